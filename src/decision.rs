@@ -1,0 +1,84 @@
+//! What a resolver says of a request, and what it may read to say it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+
+use crate::tenant::{Tenant, TenantId};
+
+/// A request's head as the client sent it, before anything was stripped: what resolvers read.
+#[derive(Debug, Clone)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// `http` or `https`, as the client reached us.
+    pub scheme: &'static str,
+    /// Host and port that the client asked for: `Host`, or `:authority` under HTTP/2.
+    pub authority: String,
+    /// The request target; its path is not empty and starts with `/`.
+    pub uri: Uri,
+    /// Every header, forgeable ones included.
+    pub headers: HeaderMap,
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+}
+
+/// What one resolver, or a plugin, decided.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// The request belongs to this tenant.
+    Place(Placement),
+    /// This resolver cannot tell; the next one may.
+    Next,
+    /// The request is to be refused.
+    Deny(Denial),
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placement {
+    /// The tenant that the resolver named. Only the directory knows whether it exists.
+    pub tenant: TenantId,
+    /// Headers that a plugin adds to the forwarded request; none of ours among them.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The upstream that a plugin chose in place of the route's own.
+    pub upstream: Option<String>,
+    /// Why, in the plugin's words: for the access record and `explain`, never for the client.
+    pub reason: Option<String>,
+}
+
+impl From<TenantId> for Placement {
+    fn from(tenant: TenantId) -> Self {
+        Self { tenant, headers: Vec::new(), upstream: None, reason: None }
+    }
+}
+
+/// A plugin's refusal, already held to what a client may be told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Denial {
+    /// A 4xx or 5xx status.
+    pub status: StatusCode,
+    /// The plugin's own machine-readable code.
+    pub code: String,
+    /// The plugin's own words for the client.
+    pub message: String,
+}
+
+/// The directory cannot be read and nothing fresh enough is known.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct DirectoryUnavailable(pub Arc<str>);
+
+/// A look-up under way.
+pub type Lookup<'a> =
+    Pin<Box<dyn Future<Output = Result<Option<Arc<Tenant>>, DirectoryUnavailable>> + Send + 'a>>;
+
+/// Something that can look a tenant up. Plugins and the gateway ask through it, so that neither
+/// has to know which directory the policy chose.
+pub trait FindTenant: Send + Sync {
+    /// Looks `id` up: a tenant, or `None` where there is surely none.
+    fn find<'a>(&'a self, id: &'a TenantId) -> Lookup<'a>;
+}

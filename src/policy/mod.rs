@@ -1,0 +1,52 @@
+//! The policy: the YAML document as written, and the policy as resolved. No I/O happens here.
+
+mod database;
+mod directory;
+mod expectation;
+mod plugin;
+mod query;
+mod route;
+mod secret;
+mod server;
+mod upstream;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+pub use database::{Database, PoolSettings};
+pub use directory::{DirectorySource, QualifiedName, TableDirectory};
+pub use expectation::{Expectation, Expected, SampleRequest};
+pub use plugin::{Instances, OnFailure, Plugin, PluginLimits};
+pub use query::{DeclaredSchema, Param, ParamSource, ParamType, Query, ResultShape, Statement};
+pub use route::{HostMatch, PathMatch, PathSegment, Resolver, Route, RouteMatch, Target, TenantRule};
+pub use secret::Secret;
+pub use server::{AccessLog, Limits, Server, Timeouts};
+pub use upstream::{Endpoint, Upstream};
+
+/// A name that the policy's author gave: of a database, plugin, upstream or route.
+pub type Name = Arc<str>;
+
+/// A policy in which every name is resolved: nothing is left to validate.
+#[derive(Debug)]
+pub struct Policy {
+    /// Listeners, limits and timeouts.
+    pub server: Server,
+    /// Databases by name.
+    pub databases: IndexMap<Name, Arc<Database>>,
+    /// Where tenants are looked up; `None` only where every route says `tenant: none`.
+    pub directory: Option<DirectorySource>,
+    /// Plugins by name.
+    pub plugins: IndexMap<Name, Arc<Plugin>>,
+    /// Upstreams by name.
+    pub upstreams: IndexMap<Name, Arc<Upstream>>,
+    /// Routes in the order in which they are tried.
+    pub routes: Vec<Arc<Route>>,
+    /// Inline tests, run before the policy may serve.
+    pub tests: Vec<Expectation>,
+    /// SHA-256 over all files of the policy, in lower-case hex.
+    pub hash: String,
+    /// Every file that was read for it, the main one first: what a watcher watches.
+    pub files: Vec<PathBuf>,
+}

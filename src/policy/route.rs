@@ -1,0 +1,103 @@
+//! Routes: a match, a tenant rule, a target.
+
+use std::sync::Arc;
+
+use http::{HeaderName, Method};
+
+use super::{Name, Plugin, Query, Upstream};
+
+/// One route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Its name, in records and metrics.
+    pub name: Name,
+    /// Which requests it takes.
+    pub matches: RouteMatch,
+    /// How the tenant is found.
+    pub tenant: TenantRule,
+    /// What is done.
+    pub target: Target,
+}
+
+/// Which requests a route takes: all that is given must match.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteMatch {
+    /// Hosts, any of them; empty means every host.
+    pub hosts: Vec<HostMatch>,
+    /// The path.
+    pub path: PathMatch,
+    /// Methods, any of them; empty means every method. GET takes HEAD with it.
+    pub methods: Vec<Method>,
+    /// Headers that must be there, with the value if one is given.
+    pub headers: Vec<(HeaderName, Option<String>)>,
+}
+
+/// A host in lower case, without a port; also `*.example.com`, or `{tenant}.example.com` where it
+/// resolves. The capture is one label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostMatch {
+    /// This host.
+    Exact(String),
+    /// One label before this suffix, which starts with a dot.
+    Label {
+        /// What stands before the label, inside the first one (`t-{tenant}.example.com`).
+        prefix: String,
+        /// What follows the label.
+        suffix: String,
+    },
+}
+
+/// A path by segments: `/api/buildings/{id}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathMatch {
+    /// Segments, in order.
+    pub segments: Vec<PathSegment>,
+    /// Whether paths below match too.
+    pub below: bool,
+}
+
+/// A segment of a path pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathSegment {
+    /// This text, percent-decoded.
+    Literal(String),
+    /// Any one segment, under a name.
+    Capture(String),
+}
+
+/// How a route's tenant is found. There is no default tenant: a rule either names one or fails.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TenantRule {
+    /// The route serves no tenant, and its author said so.
+    None,
+    /// The first resolver that names a tenant wins.
+    First(Vec<Resolver>),
+    /// Every resolver must name the same tenant.
+    All(Vec<Resolver>),
+}
+
+/// One way to read a tenant from a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Resolver {
+    /// A header's value.
+    Header(HeaderName),
+    /// A label of the host.
+    Host(HostMatch),
+    /// A segment of the path: the capture named `tenant`.
+    Path(PathMatch),
+    /// A field of the query string.
+    Query(String),
+    /// A cookie's value.
+    Cookie(String),
+    /// A plugin's decision.
+    Plugin(Arc<Plugin>),
+}
+
+/// What a route does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Target {
+    /// Sends the request on.
+    Forward(Arc<Upstream>),
+    /// Runs a named query.
+    Query(Arc<Query>),
+}

@@ -1,0 +1,81 @@
+//! Listeners, limits and timeouts.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How the process faces its clients and its operator.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Addresses of the gateway. A change needs a restart.
+    pub listen: Vec<SocketAddr>,
+    /// Address of the admin listener. A change needs a restart.
+    pub admin: SocketAddr,
+    /// Size limits.
+    pub limits: Limits,
+    /// Timeouts.
+    pub timeouts: Timeouts,
+    /// Whether and how requests are recorded.
+    pub access_log: AccessLog,
+}
+
+/// Size limits; each has a default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Header section of a request, bytes. Default 64 KiB, the order of Envoy's 60 KiB.
+    pub header_bytes: usize,
+    /// Header fields of a request. Default 100, as Envoy and hyper have it.
+    pub header_count: usize,
+    /// Body of a request, bytes. Default 100 MiB; a query route holds bodies to `query_body_bytes`.
+    pub body_bytes: u64,
+    /// Body that a query route reads into memory, bytes. Default 1 MiB.
+    pub query_body_bytes: usize,
+    /// Open client connections. Default 10,000.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_bytes: 64 << 10,
+            header_count: 100,
+            body_bytes: 100 << 20,
+            query_body_bytes: 1 << 20,
+            connections: 10_000,
+        }
+    }
+}
+
+/// Timeouts; each has a default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From a connection's first byte (or the previous response) to the end of a header section.
+    /// Default 10 s.
+    pub header_read: Duration,
+    /// Between two pieces of a request body. Default 30 s.
+    pub body_idle: Duration,
+    /// A connection with no request. Default 75 s.
+    pub keep_alive: Duration,
+    /// What requests in flight are given after SIGTERM. Default 30 s.
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            header_read: Duration::from_secs(10),
+            body_idle: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Whether one record a request is written to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessLog {
+    /// One record a request.
+    #[default]
+    On,
+    /// None.
+    Off,
+}

@@ -1,0 +1,198 @@
+//! What an operator sees: metrics, held in one registry that is passed in, never global.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Upper bounds of the duration buckets, in seconds: from a plugin call to a slow report.
+const SECONDS: [f64; 14] =
+    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+fn duration_histogram() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+/// Labels of a finished request. No tenant: labels are bounded by the policy, not by customers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The route, or empty where none matched.
+    pub route: Arc<str>,
+    /// `forward`, `query` or empty.
+    pub target: &'static str,
+    /// `ok`, or the code of the refusal.
+    pub outcome: &'static str,
+    /// The status sent.
+    pub status: u16,
+}
+
+/// One label: a route's name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RouteLabel {
+    /// The route.
+    pub route: Arc<str>,
+}
+
+/// Labels of a plugin call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PluginLabels {
+    /// The plugin's name in the policy.
+    pub plugin: Arc<str>,
+    /// `place`, `next`, `deny`, or the class of the failure.
+    pub outcome: &'static str,
+}
+
+/// One label: a database's name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DatabaseLabel {
+    /// The database's name in the policy.
+    pub database: Arc<str>,
+}
+
+/// One label: what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResultLabel {
+    /// The result.
+    pub result: &'static str,
+}
+
+type Durations<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// Every metric of one process.
+pub struct Metrics {
+    registry: Registry,
+    /// Finished requests.
+    pub requests: Family<RequestLabels, Counter>,
+    /// From a request's head to its response's head.
+    pub request_duration: Durations<RouteLabel>,
+    /// From a matched route to a tenant.
+    pub resolution_duration: Durations<RouteLabel>,
+    /// Plugin calls.
+    pub plugin_calls: Family<PluginLabels, Counter>,
+    /// Time in a plugin's `resolve`, host calls included.
+    pub plugin_duration: Durations<PluginLabels>,
+    /// Directory look-ups: `fresh`, `read`, `unknown`, `stale`, `unavailable`.
+    pub directory_lookups: Family<ResultLabel, Counter>,
+    /// Time waited for a database connection.
+    pub pool_wait: Durations<DatabaseLabel>,
+    /// Connections closed because their state was in doubt.
+    pub connections_discarded: Family<DatabaseLabel, Counter>,
+    /// Statements that left their tenant's scope. Any value but 0 is an alarm.
+    pub isolation_breaches: Family<DatabaseLabel, Counter>,
+    /// Reloads: `applied`, `unchanged`, `rejected`.
+    pub reloads: Family<ResultLabel, Counter>,
+    /// Generation of the policy in force.
+    pub generation: Gauge,
+    /// Generations that some request still uses, the one in force included.
+    pub live_generations: Gauge,
+    /// Age of the oldest of them.
+    pub oldest_generation_age: Gauge<f64, AtomicU64>,
+    /// Open client connections.
+    pub connections: Gauge,
+    /// Requests under way.
+    pub requests_in_flight: Gauge,
+}
+
+impl Metrics {
+    /// A registry of its own, with every metric registered.
+    pub fn new() -> Arc<Self> {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("innkeeper"),
+            requests: Family::default(),
+            request_duration: Family::new_with_constructor(duration_histogram),
+            resolution_duration: Family::new_with_constructor(duration_histogram),
+            plugin_calls: Family::default(),
+            plugin_duration: Family::new_with_constructor(duration_histogram),
+            directory_lookups: Family::default(),
+            pool_wait: Family::new_with_constructor(duration_histogram),
+            connections_discarded: Family::default(),
+            isolation_breaches: Family::default(),
+            reloads: Family::default(),
+            generation: Gauge::default(),
+            live_generations: Gauge::default(),
+            oldest_generation_age: Gauge::default(),
+            connections: Gauge::default(),
+            requests_in_flight: Gauge::default(),
+        };
+        metrics.register();
+        Arc::new(metrics)
+    }
+
+    /// The exposition in OpenMetrics text, as Prometheus reads it.
+    pub fn expose(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a String cannot fail");
+        text
+    }
+
+    /// Counts a plugin call and its time.
+    pub fn plugin_called(&self, plugin: &Arc<str>, outcome: &'static str, took: Duration) {
+        let labels = PluginLabels { plugin: Arc::clone(plugin), outcome };
+        self.plugin_calls.get_or_create(&labels).inc();
+        self.plugin_duration.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Counts a directory look-up.
+    pub fn directory_looked_up(&self, result: &'static str) {
+        self.directory_lookups.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("requests", "Finished requests", self.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "From a request's head to its response's head",
+            Unit::Seconds,
+            self.request_duration.clone(),
+        );
+        registry.register_with_unit(
+            "resolution_duration",
+            "From a matched route to a tenant",
+            Unit::Seconds,
+            self.resolution_duration.clone(),
+        );
+        registry.register("plugin_calls", "Plugin calls", self.plugin_calls.clone());
+        registry.register_with_unit(
+            "plugin_duration",
+            "Time in a plugin's resolve",
+            Unit::Seconds,
+            self.plugin_duration.clone(),
+        );
+        registry.register("directory_lookups", "Directory look-ups", self.directory_lookups.clone());
+        registry.register_with_unit(
+            "pool_wait",
+            "Time waited for a database connection",
+            Unit::Seconds,
+            self.pool_wait.clone(),
+        );
+        registry.register(
+            "connections_discarded",
+            "Database connections closed because their state was in doubt",
+            self.connections_discarded.clone(),
+        );
+        registry.register(
+            "isolation_breaches",
+            "Statements that left their tenant's scope: any value but 0 is an alarm",
+            self.isolation_breaches.clone(),
+        );
+        registry.register("reloads", "Policy reloads", self.reloads.clone());
+        registry.register("policy_generation", "Generation of the policy in force", self.generation.clone());
+        registry.register("live_generations", "Generations in use", self.live_generations.clone());
+        registry.register_with_unit(
+            "oldest_generation_age",
+            "Age of the oldest generation in use",
+            Unit::Seconds,
+            self.oldest_generation_age.clone(),
+        );
+        registry.register("connections", "Open client connections", self.connections.clone());
+        registry.register("requests_in_flight", "Requests under way", self.requests_in_flight.clone());
+    }
+}

@@ -102,7 +102,11 @@ impl TestDatabase {
         }
     }
 
-    pub(crate) fn shared_settings(&self, isolation: Isolation, max_connections: u32) -> Arc<policy::Database> {
+    pub(crate) fn shared_settings(
+        &self,
+        isolation: Isolation,
+        max_connections: u32,
+    ) -> Arc<policy::Database> {
         Arc::new(self.settings(isolation, max_connections))
     }
 

@@ -1,7 +1,9 @@
 //! Many tenants whose every row carries its tenant's mark, and a checker that counts foreign rows.
 
+use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use innkeeper::admitted::{Admitted, admit};
 use innkeeper::policy::{self, Param, ParamSource, ParamType, Query, ResultShape, Statement};
 use innkeeper::tenant::{Tenant, TenantState};
@@ -60,6 +62,25 @@ impl TenantFixture {
         let rows: Vec<serde_json::Value> = serde_json::from_str(json).expect("a JSON array");
         assert!(!rows.is_empty(), "an answer without rows proves nothing");
         rows.iter().filter(|row| row["tenant"].as_str().expect("a marked row") != own).count()
+    }
+}
+
+impl TenantFixture {
+    /// Has each of `tenants` read its rows through `read`, all at once, and counts the rows that
+    /// were another's. `None` is a refusal, which shows no rows.
+    pub(crate) async fn count_foreign_rows<F>(
+        &self,
+        tenants: impl IntoIterator<Item = usize>,
+        read: impl Fn(usize) -> F,
+    ) -> usize
+    where
+        F: Future<Output = Option<String>>,
+    {
+        let reads = tenants.into_iter().map(|tenant| {
+            let answer = read(tenant);
+            async move { answer.await.map_or(0, |json| self.foreign_rows(tenant, &json)) }
+        });
+        join_all(reads).await.into_iter().sum()
     }
 }
 

@@ -50,7 +50,10 @@ async fn tcp_asks_for_the_password() {
     let server = PrivatePostgres::start().await.unwrap();
     let guessed = format!("postgres://{SUPERUSER}:guess@127.0.0.1:{}/postgres", server.port());
     let refused = PgConnection::connect(&guessed).await.unwrap_err();
-    assert_eq!(refused.as_database_error().and_then(|error| error.code()).as_deref(), Some("28P01"));
+    assert_eq!(
+        refused.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref(),
+        Some("28P01")
+    );
 }
 
 /// Not a test by itself: the process that the test below kills.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
+use crate::error::{Code, Refusal};
 use crate::tenant::{Tenant, TenantId};
 
 /// A request's head as the client sent it, before anything was stripped: what resolvers read.
@@ -24,6 +25,59 @@ pub struct RequestHead {
     pub headers: HeaderMap,
     /// The other end of the connection.
     pub peer: SocketAddr,
+}
+
+impl RequestHead {
+    /// The host that the client asked for, in lower case and without its port.
+    pub fn host(&self) -> &str {
+        let authority = self.authority.as_str();
+        match authority.rfind(':') {
+            // An IPv6 literal has colons inside its brackets.
+            Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
+            _ => authority,
+        }
+    }
+
+    /// The value of a header that must not be there twice, in any spelling that a backend may fold
+    /// into the same name (`X_Tenant_ID` beside `X-Tenant-ID`). An empty value counts as absent.
+    ///
+    /// # Errors
+    /// `tenant-ambiguous` where it is there more than once, or is not text.
+    pub fn header_once(&self, name: &HeaderName) -> Result<Option<&str>, Refusal> {
+        let mut found: Option<&HeaderValue> = None;
+        for (other, value) in &self.headers {
+            if other != name && !folds_alike(other.as_str(), name.as_str()) {
+                continue;
+            }
+            if found.is_some() {
+                return Err(Refusal::new(
+                    Code::TenantAmbiguous,
+                    format!("the header `{name}` must be given once, in one spelling"),
+                ));
+            }
+            if other == name {
+                found = Some(value);
+            } else {
+                return Err(Refusal::new(
+                    Code::TenantAmbiguous,
+                    format!("the header `{other}` can be mistaken for `{name}`: send `{name}`"),
+                ));
+            }
+        }
+        let Some(value) = found else { return Ok(None) };
+        let text = value.to_str().map_err(|_| {
+            Refusal::new(Code::TenantAmbiguous, format!("the header `{name}` must be visible ASCII text"))
+        })?;
+        let text = text.trim();
+        Ok((!text.is_empty()).then_some(text))
+    }
+}
+
+/// Whether a backend that folds header names (CGI, WSGI and their kin turn `-` and other signs
+/// into `_`) would take one name for the other.
+pub fn folds_alike(one: &str, other: &str) -> bool {
+    let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
+    one.len() == other.len() && one.bytes().zip(other.bytes()).all(|(a, b)| fold(a) == fold(b))
 }
 
 /// What one resolver, or a plugin, decided.

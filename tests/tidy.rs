@@ -268,8 +268,6 @@ fn texts_travel(house: &[File]) -> Vec<String> {
     let places = [
         concat!("/wo", "rk/"),
         concat!("/ro", "ot/"),
-        concat!("/ho", "me/"),
-        concat!("/Us", "ers/"),
         concat!("index.cra", "tes.io"),
         concat!("static.cra", "tes.io"),
         concat!("static.rust", "-lang.org"),

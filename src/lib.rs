@@ -6,10 +6,21 @@
 
 // Floor 0: names, decisions, proofs, errors.
 pub mod admitted;
+pub mod body;
 pub mod decision;
 pub mod error;
+pub mod handler;
 pub mod telemetry;
 pub mod tenant;
 
 // Floor 1: the policy, as written and as resolved.
 pub mod policy;
+
+// Floor 2: targets, plugins and directories; siblings.
+pub mod forward;
+
+// Floor 4: the walk.
+pub mod gateway;
+
+// Floor 5: bind, accept, drain.
+pub mod server;

@@ -1,0 +1,3 @@
+//! The walk: one request from its head to its response.
+
+pub mod sanitise;

@@ -54,7 +54,10 @@ impl Admin {
             };
             let (admin, shutdown) = (Arc::clone(&self), shutdown.clone());
             connections.spawn(async move {
-                let service = service_fn(|request| async { Ok::<_, Infallible>(admin.answer(&request)) });
+                let service = service_fn(|request| {
+                    let response = admin.answer(&request);
+                    async { Ok::<_, Infallible>(response) }
+                });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEADER_READ_TIMEOUT)

@@ -17,8 +17,11 @@ pub struct RequestHead {
     pub method: Method,
     /// `http` or `https`, as the client reached us.
     pub scheme: &'static str,
-    /// Host and port that the client asked for: `Host`, or `:authority` under HTTP/2.
+    /// Host and port that the client asked for, as it wrote them: `Host`, or `:authority` under
+    /// HTTP/2. Empty where an HTTP/1.0 request names none.
     pub authority: String,
+    /// The host of the authority in lower case, without its port.
+    pub host: String,
     /// The request target; its path is not empty and starts with `/`.
     pub uri: Uri,
     /// Every header, forgeable ones included.
@@ -28,16 +31,6 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// The host that the client asked for, in lower case and without its port.
-    pub fn host(&self) -> &str {
-        let authority = self.authority.as_str();
-        match authority.rfind(':') {
-            // An IPv6 literal has colons inside its brackets.
-            Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
-            _ => authority,
-        }
-    }
-
     /// The value of a header that must not be there twice, in any spelling that a backend may fold
     /// into the same name (`X_Tenant_ID` beside `X-Tenant-ID`). An empty value counts as absent.
     ///

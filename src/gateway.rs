@@ -9,27 +9,18 @@ pub mod sanitise;
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::Response;
 
 use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::Refusal;
+use crate::handler::{Connection, Handler, Inbound};
 use crate::policy;
 use crate::snapshot::{Snapshot, SnapshotStore, Target};
 use crate::telemetry::Metrics;
 
 pub use access::{AccessLog, Format as LogFormat};
 use access::Record;
-
-/// A request as the server hands it over: its head, its body, and whether its framing is sound.
-pub struct Inbound {
-    /// The request.
-    pub request: Request<Body>,
-    /// The other end of the connection.
-    pub peer: std::net::SocketAddr,
-    /// Why the server will not have it read, if so: it still gets an answer and a record.
-    pub framing: Result<(), Refusal>,
-}
 
 /// Takes requests for as long as the process runs.
 pub struct Gateway {
@@ -44,40 +35,25 @@ impl Gateway {
         Self { snapshots, metrics, access_log }
     }
 
-    /// Answers a request. It cannot fail: a refusal is an answer too.
-    pub async fn handle(&self, inbound: Inbound) -> Response<Body> {
-        let snapshot = self.snapshots.load();
-        let mut record = Record::open(&inbound, snapshot.generation(), &self.metrics);
-        record.set_recorded(snapshot.policy().server.access_log == policy::AccessLog::On);
-        let outcome = self.walk(inbound, &snapshot, &mut record).await;
-        let response = match outcome {
-            Ok(response) => response,
-            Err(refusal) => {
-                let response = problem::response(&refusal, record.request_id());
-                record.refused(refusal);
-                response
-            }
-        };
-        record.close(response, &self.metrics, &self.access_log)
-    }
-
     /// A request's whole life. A request that is dropped at any step leaves nothing behind.
     async fn walk(
         &self,
         inbound: Inbound,
+        connection: &Connection,
         snapshot: &Snapshot,
         record: &mut Record,
     ) -> Result<Response<Body>, Refusal> {
-        inbound.framing?;
+        inbound.verdict?;
         let (parts, body) = inbound.request.into_parts();
         let authority = sanitise::inspect(&parts)?;
         let head = Arc::new(RequestHead {
             method: parts.method,
-            scheme: "http",
-            authority: authority.to_string(),
+            scheme: connection.scheme,
+            authority: authority.written,
+            host: authority.host,
             uri: parts.uri,
             headers: parts.headers,
-            peer: inbound.peer,
+            peer: connection.peer,
         });
 
         let matched = snapshot.route(&head)?;
@@ -91,5 +67,28 @@ impl Gateway {
                 forward::run(upstream, &caller, snapshot, head, body, record.request_id()).await
             }
         }
+    }
+}
+
+impl Handler for Gateway {
+    /// Answers a request. It cannot fail: a refusal is an answer too.
+    async fn handle(&self, inbound: Inbound, connection: &Connection) -> Response<Body> {
+        let snapshot = self.snapshots.load();
+        let mut record = Record::open(&inbound, connection, snapshot.generation(), &self.metrics);
+        record.set_recorded(snapshot.policy().server.access_log == policy::AccessLog::On);
+        let outcome = self.walk(inbound, connection, &snapshot, &mut record).await;
+        let response = match outcome {
+            Ok(response) => response,
+            Err(refusal) => {
+                let response = problem::response(&refusal, record.request_id());
+                record.refused(refusal);
+                response
+            }
+        };
+        record.close(response, &self.metrics, &self.access_log)
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Response<Body> {
+        problem::response(refusal, &access::new_request_id())
     }
 }

@@ -14,7 +14,7 @@ use crate::gateway::{AccessLog, Gateway};
 use crate::plugin::{HostSettings, PluginHost};
 use crate::policy;
 use crate::reload::{ReloadError, Reloader, Trigger, Watcher};
-use crate::server;
+use crate::server::{self, Drained};
 use crate::snapshot::Builder;
 use crate::telemetry::Metrics;
 
@@ -62,7 +62,7 @@ pub struct Sidecar {
     admin: Arc<Admin>,
     shutdown: CancellationToken,
     admin_shutdown: CancellationToken,
-    server: AbortOnDropHandle<usize>,
+    server: AbortOnDropHandle<Drained>,
     admin_server: AbortOnDropHandle<()>,
     watcher: AbortOnDropHandle<()>,
 }
@@ -121,16 +121,16 @@ impl Sidecar {
     }
 
     /// Stops accepting, finishes what is under way within the policy's drain time, and tells how
-    /// many connections were cut off.
-    pub async fn drain(self) -> usize {
+    /// many requests were cut off.
+    pub async fn drain(self) -> Drained {
         self.admin.set_draining();
         self.shutdown.cancel();
-        let unfinished = self.server.await.expect("the server task neither panics nor is aborted");
+        let drained = self.server.await.expect("the server task neither panics nor is aborted");
         self.watcher.abort();
         self.admin_shutdown.cancel();
         // The admin listener outlives the gateway: a drain is when operators look.
         let _ = self.admin_server.await;
-        unfinished
+        drained
     }
 }
 

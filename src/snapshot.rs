@@ -93,6 +93,13 @@ impl Snapshot {
         self.loaded_at
     }
 
+    /// Whether the two serve alike: the same policy text, with the same plugins.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.policy.hash == other.policy.hash
+            && self.plugins.len() == other.plugins.len()
+            && self.plugins.iter().zip(&other.plugins).all(|(own, others)| Arc::ptr_eq(own, others))
+    }
+
     /// The policy inside.
     pub fn policy(&self) -> &Policy {
         &self.policy

@@ -39,13 +39,13 @@ pub async fn run(args: Args, log: &Log) -> ExitCode {
     let hangups = tokio::spawn(reload_on_hangup(sidecar.trigger()));
     stop_signal().await;
     tracing::info!("draining: a second signal ends at once");
-    let unfinished = tokio::select! {
-        unfinished = sidecar.drain() => unfinished,
+    let drained = tokio::select! {
+        drained = sidecar.drain() => drained,
         () = stop_signal() => return ExitCode::FAILURE,
     };
     hangups.abort();
-    if unfinished > 0 {
-        tracing::warn!(unfinished, "the drain ran out of time and cut off connections");
+    if drained.cut_off > 0 {
+        tracing::warn!(cut_off = drained.cut_off, "the drain ran out of time and cut off requests");
         return ExitCode::FAILURE;
     }
     tracing::info!("drained");

@@ -1,6 +1,5 @@
 //! The access record: one structured line a request, whatever became of it.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,10 +10,10 @@ use serde::Serialize;
 use tracing_appender::non_blocking::NonBlocking;
 use uuid::Uuid;
 
-use super::Inbound;
 use crate::body::{Body, BodyEnd, BodyOutcome};
 use crate::error::Refusal;
 use crate::forward::headers::X_REQUEST_ID;
+use crate::handler::{Connection, Inbound};
 use crate::snapshot::{Caller, Matched, ResolvedBy, Target};
 use crate::telemetry::{InFlight, Metrics, RequestLabels, RouteLabel};
 use crate::tenant::TenantId;
@@ -58,6 +57,11 @@ impl AccessLog {
     }
 }
 
+/// An id that sorts by time (RFC 9562, UUID version 7).
+pub(super) fn new_request_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
 /// What is known of a request so far.
 pub(super) struct Record {
     request_id: String,
@@ -79,12 +83,17 @@ pub(super) struct Record {
 
 impl Record {
     /// Opens the record of a request that a snapshot is about to serve.
-    pub(super) fn open(inbound: &Inbound, generation: u64, metrics: &Metrics) -> Self {
+    pub(super) fn open(
+        inbound: &Inbound,
+        connection: &Connection,
+        generation: u64,
+        metrics: &Metrics,
+    ) -> Self {
         Self {
-            request_id: Uuid::now_v7().to_string(),
+            request_id: new_request_id(),
             started: Instant::now(),
             generation,
-            peer: inbound.peer,
+            peer: connection.peer,
             method: inbound.request.method().clone(),
             uri: inbound.request.uri().clone(),
             route: None,
@@ -185,7 +194,7 @@ impl Record {
             tenant: self.tenant.as_ref().map(TenantId::as_str),
             resolver: self.by.as_ref().map(|by| by.kind),
             plugin: plugin.map(|plugin| &**plugin.name()),
-            plugin_version: plugin.map(|plugin| plugin.version()),
+            plugin_version: plugin.map(|plugin| &**plugin.version()),
             reason: self.reason.as_deref(),
             error: refusal.map(|refusal| refusal.code().as_str()),
             blame: refusal.map(|refusal| refusal.code().blame().as_str()),

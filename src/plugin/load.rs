@@ -313,6 +313,11 @@ fn compatible(version: &str) -> bool {
     version.rsplit_once('.').is_some_and(|(theirs, _)| theirs == minor)
 }
 
+/// What the operator knows a file by.
+pub(super) fn version_of(wasm: &[u8]) -> String {
+    hex(&Sha256::digest(wasm))
+}
+
 fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {

@@ -11,6 +11,7 @@ use super::bindings::PolicyPre;
 use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
 use super::instance::Instance;
+use super::load::version_of;
 use super::log::PluginLog;
 use super::state::{Asked, State};
 use crate::decision::{Decision, FindTenant, RequestHead};
@@ -77,6 +78,11 @@ impl LoadedPlugin {
         self.parts.configured
     }
 
+    /// Whether this is what loading `wasm` under `settings` would make, so that a reload can keep it.
+    pub fn serves(&self, settings: &policy::Plugin, wasm: &[u8]) -> bool {
+        *self.settings == *settings && *self.version == *version_of(wasm)
+    }
+
     /// Asks the plugin whom a request belongs to. It answers, or fails, within its time limit, host
     /// calls included. Dropping the future throws the instance away.
     ///
@@ -111,7 +117,8 @@ impl LoadedPlugin {
             return Err(self.no_capacity());
         };
         let _turn = turn.expect("the semaphore is never closed");
-        let mut instance = match self.idle().pop() {
+        let idle = self.idle().pop();
+        let mut instance = match idle {
             Some(instance) => instance,
             None => self.make_reused(deadline).await?,
         };

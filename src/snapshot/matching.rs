@@ -23,7 +23,7 @@ impl Captures {
 pub(super) fn matches(rule: &RouteMatch, head: &RequestHead) -> Option<Captures> {
     let captures = match_path(&rule.path, head.uri.path())?;
     let host_fits =
-        rule.hosts.is_empty() || rule.hosts.iter().any(|host| match_host(host, head.host()).is_some());
+        rule.hosts.is_empty() || rule.hosts.iter().any(|host| match_host(host, &head.host).is_some());
     let method_fits = rule.methods.is_empty()
         || rule.methods.contains(&head.method)
         // HEAD is GET without the body (RFC 9110, section 9.3.2).

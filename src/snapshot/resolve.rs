@@ -112,7 +112,7 @@ impl Resolver {
     async fn decide(&self, head: &Arc<RequestHead>, around: Surroundings<'_>) -> Result<Decision, Refusal> {
         let key = match self {
             Self::Header(name) => head.header_once(name)?.map(str::to_owned),
-            Self::Host(pattern) => match_host(pattern, head.host()).map(str::to_owned),
+            Self::Host(pattern) => match_host(pattern, &head.host).map(str::to_owned),
             Self::Path(pattern) => match_path(pattern, head.uri.path())
                 .and_then(|captures| captures.get(TENANT_CAPTURE).map(str::to_owned)),
             Self::Query(name) => query_field(head, name)?,

@@ -16,3 +16,6 @@ pub mod policy;
 
 // Floor 2: what does the work, siblings that do not know each other.
 pub mod plugin;
+
+// Floor 5: the command line.
+pub mod cli;

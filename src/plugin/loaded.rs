@@ -111,7 +111,8 @@ impl LoadedPlugin {
             return Err(self.no_capacity());
         };
         let _turn = turn.expect("the semaphore is never closed");
-        let mut instance = match self.idle().pop() {
+        let idle = self.idle().pop();
+        let mut instance = match idle {
             Some(instance) => instance,
             None => self.make_reused(deadline).await?,
         };

@@ -272,7 +272,11 @@ fn check_kind(wasm: &[u8]) -> Result<(), LoadError> {
 fn check_world(component: &Component) -> Result<(), LoadError> {
     let kind = component.component_type();
     let mut refused = String::new();
-    for (name, _) in kind.imports(component.engine()) {
+    for (name, import) in kind.imports(component.engine()) {
+        // The world names the types of our interface; nothing can be called through them.
+        if matches!(import.ty, ComponentItem::Type(_) | ComponentItem::Resource(_)) {
+            continue;
+        }
         let (interface, version) = name.split_once('@').unwrap_or((name, ""));
         if interface.starts_with(PACKAGE) && !compatible(version) {
             let message = format!("it was built for `{name}`, this host serves {PACKAGE}@{VERSION}");

@@ -1,0 +1,5 @@
+//! Commands for plugin authors.
+
+pub mod build;
+mod componentize;
+mod toolchain;

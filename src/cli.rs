@@ -60,7 +60,7 @@ pub fn run() -> ExitCode {
             Command::Check(args) => check::run(args, &log).await,
             Command::Explain(args) => explain::run(args, &log).await,
             Command::Demo(args) => demo::run(args, &log).await,
-            Command::Plugin(args) => plugin::run(args),
+            Command::Plugin(args) => plugin::run(&args),
             Command::Schema(args) => schema::run(&args),
             Command::Completions(args) => completions::run(&args),
         }

@@ -13,3 +13,6 @@ pub mod tenant;
 
 // Floor 1: the policy, as written and as resolved.
 pub mod policy;
+
+// Floor 2: siblings that do not know each other.
+pub mod surroundings;

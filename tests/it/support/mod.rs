@@ -1,4 +1,6 @@
-//! What several areas need to set the scene.
+//! What tests stand on.
 
+pub mod backend;
+pub mod gateway;
 pub(crate) mod postgres;
 pub(crate) mod tenant_fixture;

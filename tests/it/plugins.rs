@@ -385,6 +385,24 @@ async fn a_version_is_swapped_under_calls_and_the_old_one_is_freed() {
 }
 
 #[tokio::test]
+async fn a_version_that_was_loaded_before_is_the_same_version_again() {
+    let host = host();
+    for settings in
+        [plugin("configured-once"), reused("configured-once"), plugin("counter"), plugin("prints")]
+    {
+        let first = load(&host, settings.clone()).await.unwrap();
+        let again = load(&host, settings.clone()).await.unwrap();
+        assert_eq!(first.version(), again.version());
+        assert_eq!(first.starts_configured(), again.starts_configured());
+        assert_eq!(tenant(ask(&first).await), tenant(ask(&again).await), "they share no instance");
+    }
+    let refused = Plugin { config: "refused".into(), ..plugin("configured-once") };
+    let wasm = guest("configure-error");
+    assert!(host.load(Arc::new(refused.clone()), &wasm).await.is_err());
+    assert!(host.load(Arc::new(refused), &wasm).await.is_err(), "a failure is not remembered");
+}
+
+#[tokio::test]
 async fn a_flood_of_lines_is_cut_and_attributed_and_does_not_stop_the_answer() {
     let (lines, _guard) = capture_log();
     let host = host();

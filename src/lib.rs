@@ -16,3 +16,10 @@ pub mod policy;
 
 // Floor 2: siblings that do not know each other.
 pub mod surroundings;
+
+// Floor 5: the command line.
+/// What the commands do, without their arguments.
+pub mod cli {
+    pub mod check;
+    pub mod schema;
+}

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::Expectation;
 use super::source::{Place, Sources};
 
 /// How bad a finding is.
@@ -97,7 +98,17 @@ impl Diagnostics {
 
     /// Whether one of them is an error.
     pub fn has_errors(&self) -> bool {
-        self.0.iter().any(|one| one.severity == Severity::Error)
+        self.errors() > 0
+    }
+
+    /// How many of them are errors.
+    pub fn errors(&self) -> usize {
+        self.0.iter().filter(|one| one.severity == Severity::Error).count()
+    }
+
+    /// Adds more findings, such as those of inline tests.
+    pub fn extend(&mut self, more: impl IntoIterator<Item = Diagnostic>) {
+        self.0.extend(more);
     }
 
     /// All findings as text for people, with ANSI colours if asked.
@@ -152,6 +163,17 @@ const GREEN: &str = "\x1b[1;32m";
 const PLAIN: &str = "\x1b[0m";
 
 impl Diagnostic {
+    /// An inline test that failed, and why.
+    pub fn failed_test(test: &Expectation, reason: &str) -> Self {
+        Self {
+            severity: Severity::Error,
+            message: format!("the test `{}` failed: {reason}", test.name),
+            at: test.at.clone(),
+            help: None,
+            related: Vec::new(),
+        }
+    }
+
     /// The finding as text for people, with ANSI colours if asked.
     pub fn render(&self, colours: bool) -> String {
         let paint = |code, text: &str| match colours {
@@ -218,7 +240,7 @@ impl Finding {
         match known.as_slice() {
             [] => self,
             [only] => self.help(format!("the only one is `{only}`")),
-            few if few.len() <= 12 => self.help(format!("there are: `{}`", few.join("`, `"))),
+            few if few.len() <= 12 => self.help(format!("known here: `{}`", few.join("`, `"))),
             _ => self,
         }
     }

@@ -262,10 +262,15 @@ pub(crate) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     (distance <= (given.chars().count().max(3) / 3)).then_some(name)
 }
 
+/// Most findings that are shown: more is a file of another kind, and nobody reads them.
+const MAX_FINDINGS: usize = 200;
+
 /// Gathers findings while a policy is read.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     findings: Vec<Finding>,
+    errors: usize,
+    count: usize,
     secrets: Vec<Place>,
     discarded: Finding,
 }
@@ -288,18 +293,23 @@ impl Report {
     }
 
     fn add(&mut self, severity: Severity, place: Place, message: String) -> &mut Finding {
+        self.count += 1;
+        self.errors += usize::from(severity == Severity::Error);
+        if self.findings.len() >= MAX_FINDINGS {
+            return self.silent();
+        }
         self.findings.push(Finding { severity, place, message, help: None, also: Vec::new() });
         self.findings.last_mut().expect("one was just added")
     }
 
     /// Whether an error was found so far.
     pub(crate) fn has_errors(&self) -> bool {
-        self.findings.iter().any(|finding| finding.severity == Severity::Error)
+        self.errors > 0
     }
 
     /// How much was found so far.
     pub(crate) fn count(&self) -> usize {
-        self.findings.len()
+        self.count
     }
 
     /// Marks a stretch of the source that no snippet may show.
@@ -310,6 +320,16 @@ impl Report {
     /// Looks every place up: the findings as they are shown, by file and line.
     pub(crate) fn finish(mut self, sources: &Sources) -> Diagnostics {
         self.findings.sort_by_key(|finding| finding.place);
+        let unseen = self.count - self.findings.len();
+        if unseen > 0 {
+            let last = self.findings.last().map(|finding| finding.place).unwrap_or_default();
+            self.findings.push(Finding {
+                place: last,
+                message: format!("{unseen} more findings are not shown"),
+                help: Some("correct these first".into()),
+                ..Finding::default()
+            });
+        }
         let excerpt = |place| Excerpt::of(place, sources, &self.secrets);
         let list = self.findings.iter().map(|finding| Diagnostic {
             severity: finding.severity,

@@ -10,11 +10,11 @@ use super::diagnostic::Report;
 use super::source::Place;
 
 /// Longest policy file, in bytes. Ten thousand tenants written out take about one megabyte.
-const MAX_FILE_BYTES: usize = 16 << 20;
+const MAX_FILE_BYTES: usize = 8 << 20;
 /// Deepest nesting. A policy needs eight levels; a plugin's configuration may want some more.
 const MAX_DEPTH: usize = 48;
-/// Most scalars, lists and maps in one file: eight for each of a hundred thousand tenants.
-const MAX_NODES: usize = 800_000;
+/// Most scalars, lists and maps in one file: enough for twenty thousand tenants with every key.
+const MAX_NODES: usize = 300_000;
 /// Most events that aliases may repeat: what stops "a billion laughs".
 const MAX_REPLAYED: usize = 100_000;
 

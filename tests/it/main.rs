@@ -1,0 +1,4 @@
+//! Tests from where a user stands.
+
+mod policy;
+mod policy_hostile;

@@ -1,9 +1,13 @@
-//! Tests from where a user stands: real sockets, real PostgreSQL, real WebAssembly.
+//! Tests from where a user stands: real sockets, real PostgreSQL, real WebAssembly. One binary, one
+//! module an area.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, and so may what it calls")]
 
 mod guests;
 mod plugins;
+mod policy;
+mod policy_hostile;
 mod reload;
 mod support;
 mod walk;

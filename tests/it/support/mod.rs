@@ -1,4 +1,4 @@
-//! What tests stand on.
+//! What tests of several areas stand on.
 
 pub mod backend;
 pub mod gateway;

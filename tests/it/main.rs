@@ -4,10 +4,14 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, and so may what it calls")]
 
+mod cluster;
+mod directory;
 mod guests;
 mod plugins;
 mod policy;
 mod policy_hostile;
 mod reload;
+mod sql;
 mod support;
+mod torture;
 mod walk;

@@ -2,3 +2,5 @@
 
 pub mod backend;
 pub mod gateway;
+pub mod postgres;
+pub mod tenant_fixture;

@@ -27,6 +27,13 @@ impl Patience {
     /// Begins a wait, or goes on with the one begun; ready when it has lasted for `limit`.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         let deadline = *self.since.get_or_insert_with(Instant::now) + limit;
+        ready!(self.poll_at(cx, deadline));
+        self.since = None;
+        Poll::Ready(())
+    }
+
+    /// Ready at `deadline`. Until then the task is woken now and then, `deadline` at the latest.
+    pub(super) fn poll_at(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
@@ -34,7 +41,6 @@ impl Patience {
         loop {
             ready!(sleep.as_mut().poll(cx));
             if sleep.deadline() >= deadline {
-                self.since = None;
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(deadline);

@@ -16,11 +16,22 @@ pub mod tenant;
 // Floor 1: the policy, as written and as resolved.
 pub mod policy;
 
-// Floor 2: targets, plugins and directories; siblings.
+// Floor 2: siblings that do not know each other.
+pub mod directory;
 pub mod forward;
+pub mod plugin;
+pub mod sql;
+pub mod surroundings;
 
-// Floor 4: the walk.
+// Floor 3: a policy with everything attached, ready to serve.
+pub mod snapshot;
+
+// Floor 4: the walk, the reload, the operator's view.
+pub mod admin;
 pub mod gateway;
+pub mod reload;
 
-// Floor 5: bind, accept, drain.
+// Floor 5: the process.
+pub mod cli;
 pub mod server;
+pub mod sidecar;

@@ -164,9 +164,11 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 300, fields: 6 };
 
+    type Verdicts = Vec<(usize, Result<Framing, Reason>)>;
+
     /// What comes of bytes that arrive in pieces: what was let pass, and each verdict with where
     /// it fell.
-    fn read(pieces: &[&[u8]]) -> (usize, Vec<(usize, Result<Framing, Reason>)>) {
+    fn read(pieces: &[&[u8]]) -> (usize, Verdicts) {
         let mut scanner = Scanner::new(LIMITS);
         let (mut held, mut sound, mut verdicts) = (Vec::new(), 0, Vec::new());
         'pieces: for piece in pieces {

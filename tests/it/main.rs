@@ -6,6 +6,11 @@
 
 mod cluster;
 mod directory;
+mod edge_framing;
+mod edge_http2;
+mod edge_server;
+mod edge_upstream;
+mod framing_cases;
 mod guests;
 mod plugins;
 mod policy;

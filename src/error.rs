@@ -177,6 +177,7 @@ pub struct Refusal {
     status: StatusCode,
     detail: Cow<'static, str>,
     cause: Option<String>,
+    blame: Blame,
     retry_after: Option<Duration>,
     extension: Option<(&'static str, String)>,
 }
@@ -189,6 +190,7 @@ impl Refusal {
             status: code.status(),
             detail: detail.into(),
             cause: None,
+            blame: code.blame(),
             retry_after: None,
             extension: None,
         }
@@ -205,6 +207,13 @@ impl Refusal {
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
         self.cause = Some(cause.to_string());
+        self
+    }
+
+    /// Blames someone else than the code does: a failed statement is not always the client's.
+    #[must_use]
+    pub fn blamed_on(mut self, blame: Blame) -> Self {
+        self.blame = blame;
         self
     }
 
@@ -241,6 +250,11 @@ impl Refusal {
     /// What the operator is told besides.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
+    }
+
+    /// Whose fault it is, for the operator.
+    pub fn blame(&self) -> Blame {
+        self.blame
     }
 
     /// When the client should try again.

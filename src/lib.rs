@@ -13,3 +13,10 @@ pub mod tenant;
 
 // Floor 1: the policy, as written and as resolved.
 pub mod policy;
+
+// Floor 2: siblings that do not know each other.
+pub mod directory;
+pub mod sql;
+
+// Floor 5: the commands.
+pub mod cli;

@@ -1,0 +1,3 @@
+//! `innkeeper demo`: real parts on one machine, and a way to see them work.
+
+pub mod cluster;

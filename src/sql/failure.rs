@@ -1,0 +1,213 @@
+//! What a failure means for the client and the operator: SQLSTATE to refusal.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use sqlx::Error;
+
+use super::text::BREACH;
+use crate::error::{Blame, Code, Refusal};
+
+/// What a client is told to wait where the database is away: a restart takes about this long.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Whether the connection is gone, or must go because of what it answered. Another connection
+/// may do better.
+pub(super) fn is_lost(error: &Error) -> bool {
+    match error {
+        Error::Io(_) | Error::Protocol(_) | Error::WorkerCrashed => true,
+        Error::Database(_) => sqlstate(error).is_some_and(|state| {
+            matches!(state.get(..2), Some("08")) || matches!(state.as_str(),
+                // The server ends, crashed, or ended this session for idling.
+                "57P01" | "57P02" | "57P03" | "57P05" | "25P03"
+                // Someone deallocated what sqlx prepared; it would not notice.
+                | "26000")
+                // The plan is for a table that has changed since; a new connection plans anew.
+                || (state == "0A000" && error.to_string().contains("cached plan"))
+        }),
+        _ => false,
+    }
+}
+
+/// Whether this is our own assertion, which found the session out of its scope.
+pub(super) fn is_breach(error: &Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.message().contains(BREACH))
+}
+
+/// The refusal where no connection was to be had. `busy` says that all are in use.
+pub(super) fn no_connection(error: &Error, busy: bool, connections: u32) -> Refusal {
+    let refusal = unavailable("no database connection could be had in time; send the request again shortly");
+    match error {
+        Error::PoolTimedOut if busy => refusal.because(format!(
+            "all {connections} connections of the pool stayed busy; raise `max_connections`, or look for slow \
+             queries"
+        )),
+        Error::PoolTimedOut => refusal.because("the server did not accept a connection within `acquire_timeout`"),
+        error => refusal.because(format!("connecting: {}", chain(error))),
+    }
+}
+
+/// The refusal where PostgreSQL would not let the scope be set. No statement has run.
+pub(super) fn not_scoped(error: &Error) -> Refusal {
+    if is_lost(error) {
+        return unavailable("the database went away; send the request again shortly")
+            .because(format!("beginning a transaction: {}", chain(error)));
+    }
+    Refusal::new(
+        Code::InternalError,
+        "this tenant's place in the database is not set up; ask whoever runs the service",
+    )
+    .blamed_on(Blame::Policy)
+    .because(format!("setting the scope: {}", chain(error)))
+}
+
+/// The refusal where a statement failed. `parameters` says whether the request gave values.
+pub(super) fn failed(error: &Error, parameters: bool) -> Refusal {
+    let Some(state) = sqlstate(error) else {
+        return match error {
+            Error::Io(_) | Error::Protocol(_) | Error::WorkerCrashed | Error::Tls(_) => {
+                unavailable("the database went away; send the request again shortly")
+            }
+            _ => {
+                Refusal::new(Code::InternalError, "the query's result could not be read").blamed_on(Blame::Us)
+            }
+        }
+        .because(chain(error));
+    };
+    by_sqlstate(&state, parameters).with_extension("sqlstate", state).because(chain(error))
+}
+
+fn by_sqlstate(state: &str, parameters: bool) -> Refusal {
+    let query = |status: StatusCode, detail: &'static str| {
+        Refusal::new(Code::QueryFailed, detail).with_status(status)
+    };
+    let class = state.get(..2).unwrap_or_default();
+    match (state, class) {
+        ("57014", _) => Refusal::new(
+            Code::QueryTimeout,
+            "the query ran longer than it may; ask for less, or try again later",
+        ),
+        ("22P02" | "22003" | "22007" | "22008" | "22P05" | "22021", _) if parameters => Refusal::new(
+            Code::QueryParameter,
+            "a parameter's value does not fit the query: it is out of range or of the wrong form",
+        ),
+        ("23503" | "23505" | "23P01", _) => {
+            query(StatusCode::CONFLICT, "the change conflicts with what is stored")
+        }
+        ("40001" | "40P01" | "55P03", _) => {
+            query(StatusCode::SERVICE_UNAVAILABLE, "the change met another one; send the request again")
+                .blamed_on(Blame::Database)
+                .retry_after(RETRY_AFTER)
+        }
+        ("25006", _) => {
+            query(StatusCode::METHOD_NOT_ALLOWED, "the query may only read, and tried to change something")
+                .blamed_on(Blame::Policy)
+        }
+        ("42501", _) | (_, "28" | "0P") => {
+            query(StatusCode::FORBIDDEN, "the query may not touch what it asked for").blamed_on(Blame::Policy)
+        }
+        ("42883" | "42P01", _) => {
+            query(StatusCode::NOT_FOUND, "the query asks for something that this tenant does not have")
+                .blamed_on(Blame::Policy)
+        }
+        (_, "08" | "53") | ("57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03", _) => {
+            unavailable("the database went away; send the request again shortly")
+        }
+        (_, "58" | "XX" | "57" | "F0") => {
+            query(StatusCode::INTERNAL_SERVER_ERROR, "the database failed").blamed_on(Blame::Database)
+        }
+        (_, "42" | "26" | "25" | "0A" | "3D" | "3F" | "2D" | "34" | "39" | "38" | "2F") => query(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the query itself is wrong; ask whoever runs the service",
+        )
+        .blamed_on(Blame::Policy),
+        _ => query(StatusCode::BAD_REQUEST, "the database refused the query with these values"),
+    }
+}
+
+/// The refusal where the scope did not hold. Nothing of the result is returned.
+pub(super) fn breach(cause: &str) -> Refusal {
+    Refusal::new(Code::IsolationBreach, "the query left its tenant and was stopped")
+        .because(format!("the scope was not what it must be at the end of the statement: {cause}"))
+}
+
+/// The refusal where the connection broke while a change was being saved.
+pub(super) fn in_doubt(error: &Error) -> Refusal {
+    Refusal::new(
+        Code::DatabaseUnavailable,
+        "the connection broke while the change was being saved: it may or may not have been applied, look before \
+         you send it again",
+    )
+    .because(format!("committing: {}", chain(error)))
+}
+
+/// The refusal where the server did not answer though its own time limit was over.
+pub(super) fn silent() -> Refusal {
+    Refusal::new(Code::QueryTimeout, "the query ran longer than it may; ask for less, or try again later")
+        .because("the server did not answer within `statement_timeout` and a while after")
+}
+
+fn unavailable(detail: &'static str) -> Refusal {
+    Refusal::new(Code::DatabaseUnavailable, detail).retry_after(RETRY_AFTER)
+}
+
+fn sqlstate(error: &Error) -> Option<String> {
+    error.as_database_error().and_then(|error| error.code()).map(std::borrow::Cow::into_owned)
+}
+
+/// Everything that PostgreSQL said, for the operator alone.
+fn chain(error: &Error) -> String {
+    use std::fmt::Write as _;
+    let Some(database) = error.as_database_error() else { return error.to_string() };
+    let mut text = database.message().to_owned();
+    if let Some(state) = sqlstate(error) {
+        let _ = write!(text, " (SQLSTATE {state})");
+    }
+    if let Some(error) = database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+        for (name, value) in [
+            ("detail", error.detail()),
+            ("hint", error.hint()),
+            ("where", error.r#where()),
+            ("schema", error.schema()),
+            ("table", error.table()),
+            ("column", error.column()),
+            ("constraint", error.constraint()),
+        ] {
+            if let Some(value) = value {
+                let _ = write!(text, "; {name}: {value}");
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_has_its_code_status_and_blame() {
+        for (state, code, status, blame) in [
+            ("57014", Code::QueryTimeout, 504, Blame::Database),
+            ("53300", Code::DatabaseUnavailable, 503, Blame::Database),
+            ("57P01", Code::DatabaseUnavailable, 503, Blame::Database),
+            ("22P02", Code::QueryParameter, 400, Blame::Client),
+            ("23505", Code::QueryFailed, 409, Blame::Client),
+            ("23514", Code::QueryFailed, 400, Blame::Client),
+            ("25006", Code::QueryFailed, 405, Blame::Policy),
+            ("42501", Code::QueryFailed, 403, Blame::Policy),
+            ("42P01", Code::QueryFailed, 404, Blame::Policy),
+            ("42601", Code::QueryFailed, 500, Blame::Policy),
+            ("P0001", Code::QueryFailed, 400, Blame::Client),
+            ("XX000", Code::QueryFailed, 500, Blame::Database),
+        ] {
+            let refusal = by_sqlstate(state, true);
+            assert_eq!(
+                (refusal.code(), refusal.status().as_u16(), refusal.blame()),
+                (code, status, blame),
+                "{state}"
+            );
+        }
+        assert_eq!(by_sqlstate("22P02", false).code(), Code::QueryFailed);
+    }
+}

@@ -1,0 +1,108 @@
+//! A connection for one request. In doubt it is closed, never returned to the pool.
+
+use std::sync::Arc;
+
+use futures_util::TryStreamExt as _;
+use sqlx::pool::PoolConnection;
+use sqlx::{Either, Error, Executor as _, PgConnection, Postgres, SqlStr};
+
+use super::text;
+use crate::policy::Name;
+use crate::telemetry::{DatabaseLabel, Metrics};
+
+/// A pooled connection inside a transaction that is narrowed to a scope.
+///
+/// It begins its transaction by itself instead of through `sqlx::Transaction`: there, a `begin`
+/// that is cancelled between being sent and being answered leaves the depth at 0, no ROLLBACK is
+/// queued, and the connection goes back to the pool inside an open transaction with a tenant's
+/// search path. sqlx never learns of ours, and so sends no COMMIT or ROLLBACK of its own either.
+///
+/// Dropped in any way but [`Lease::end_read`] or [`Lease::commit`], it closes its connection:
+/// whoever cancels a request at any await leaves nothing behind.
+pub(super) struct Lease {
+    connection: Option<PoolConnection<Postgres>>,
+    database: Name,
+    metrics: Arc<Metrics>,
+}
+
+/// What a commit came to.
+pub(super) enum CommitError {
+    /// Nothing was committed.
+    Refused(Error),
+    /// The connection broke before an answer came: nobody knows.
+    InDoubt(Error),
+}
+
+impl Lease {
+    /// Takes a connection in hand. From here on it is closed unless it is settled.
+    pub(super) fn new(connection: PoolConnection<Postgres>, database: &Name, metrics: &Arc<Metrics>) -> Self {
+        Self { connection: Some(connection), database: Name::clone(database), metrics: Arc::clone(metrics) }
+    }
+
+    /// Opens the transaction, with [`text::begin`]'s message.
+    pub(super) async fn begin(&mut self, message: SqlStr) -> Result<(), Error> {
+        self.connection().execute(sqlx::raw_sql(message)).await.map(|_| ())
+    }
+
+    /// The connection, to run the one statement on.
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        self.connection.as_mut().expect("only `settle` takes the connection, and it takes the lease too")
+    }
+
+    /// Ends a read, or a statement that failed, without making the request wait for it. Only a
+    /// rollback that the server confirmed gives the connection back.
+    pub(super) fn end_read(mut self) {
+        tokio::spawn(async move {
+            let ended = self.connection().execute(sqlx::raw_sql(text::END_OF_READ)).await;
+            match ended {
+                Ok(_) => self.settle(),
+                Err(error) => tracing::debug!(%error, "a connection did not roll back and is closed"),
+            }
+        });
+    }
+
+    /// Asserts the scope, commits and resets, with [`text::commit`]'s message.
+    pub(super) async fn commit(mut self, message: SqlStr) -> Result<(), CommitError> {
+        let mut completed = 0;
+        let mut answers = self.connection().fetch_many(sqlx::raw_sql(message));
+        let outcome = loop {
+            match answers.try_next().await {
+                Ok(Some(Either::Left(_))) => completed += 1,
+                Ok(Some(Either::Right(_))) => {}
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        drop(answers);
+        match outcome {
+            Ok(()) => {
+                self.settle();
+                Ok(())
+            }
+            // The change is saved; only the reset failed. Dropping the lease closes the connection.
+            Err(error) if completed > text::COMMIT_POSITION => {
+                tracing::warn!(%error, database = %self.database, "a connection did not reset and is closed");
+                Ok(())
+            }
+            Err(error @ Error::Database(_)) => Err(CommitError::Refused(error)),
+            Err(error) => Err(CommitError::InDoubt(error)),
+        }
+    }
+
+    /// Gives the connection back: its transaction is over and its session is clean.
+    fn settle(mut self) {
+        self.connection.take();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            // Closed here and now, without a farewell that would have to wait for the server: the
+            // slot in the pool is free at once, and the server notices within its check interval.
+            drop(connection.detach());
+            let labels = DatabaseLabel { database: Name::clone(&self.database) };
+            self.metrics.connections_discarded.get_or_create(&labels).inc();
+        }
+    }
+}

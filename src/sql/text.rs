@@ -1,0 +1,231 @@
+//! The one place that builds SQL text. It takes only proof types ([`Scope`], [`Statement`]) and
+//! numbers; every value of a request is bound.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
+
+use super::placeholders::cast_placeholders;
+use super::scope::Scope;
+use crate::policy::{ParamType, ResultShape, Statement};
+use crate::tenant::SchemaName;
+
+/// What the error of a broken scope starts with. It comes from a cast that cannot succeed, which
+/// is how plain SQL raises an error with a text of one's own.
+pub(super) const BREACH: &str = "innkeeper: the statement left its scope for ";
+
+/// How often a server looks whether the client of a running query is still there. A cancelled
+/// request closes its connection; within this time its query ends too.
+const CLIENT_CHECK_MILLISECONDS: u32 = 50;
+
+/// What ends a read. Settings, the role, cursors, temporary tables and LISTEN go with the
+/// transaction; session-level advisory locks alone outlive it.
+pub(super) const END_OF_READ: &str = "ROLLBACK; SELECT pg_catalog.pg_advisory_unlock_all()";
+
+/// Everything that a committed statement can leave on a session, undone without touching the
+/// statements that sqlx prepared.
+const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; SELECT pg_catalog.pg_advisory_unlock_all(); \
+                     CLOSE ALL; UNLISTEN *; DISCARD TEMP";
+
+/// How a transaction begins.
+pub(super) struct Beginning {
+    pub(super) read_only: bool,
+    pub(super) statement_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) watches_client: bool,
+}
+
+/// The message that opens a transaction and narrows it to its scope. All of it is local: the
+/// transaction's end takes it back.
+pub(super) fn begin(scope: &Scope, beginning: &Beginning) -> SqlStr {
+    let mut text = String::with_capacity(256);
+    text.push_str(if beginning.read_only { "BEGIN READ ONLY; " } else { "BEGIN; " });
+    text.push_str("SET LOCAL search_path TO ");
+    for schema in scope.path() {
+        push(&mut text, format_args!("{}, ", schema.quoted()));
+    }
+    // Last, and named, because PostgreSQL looks there first where it is not named: a temporary
+    // table that someone left behind must never stand before a tenant's own.
+    text.push_str("pg_temp");
+    if let Some(role) = scope.role() {
+        push(&mut text, format_args!("; SET LOCAL ROLE {}", role.quoted()));
+    }
+    let statement_timeout = milliseconds(beginning.statement_timeout);
+    let idle_timeout = milliseconds(beginning.idle_timeout);
+    push(&mut text, format_args!("; SET LOCAL statement_timeout TO {statement_timeout}"));
+    push(&mut text, format_args!("; SET LOCAL idle_in_transaction_session_timeout TO {idle_timeout}"));
+    if beginning.watches_client {
+        push(
+            &mut text,
+            format_args!("; SET LOCAL client_connection_check_interval TO {CLIENT_CHECK_MILLISECONDS}"),
+        );
+    }
+    audited(text)
+}
+
+/// The statement as it is prepared: its result made one row of JSON, and beside it NULL, or where
+/// the scope stood once every row was there.
+///
+/// The text is unique for the schema and the parameters' types, because sqlx caches by text alone.
+pub(super) fn statement(
+    scope: &Scope,
+    statement: &Statement,
+    params: impl Iterator<Item = ParamType> + Clone,
+    shape: ResultShape,
+) -> SqlStr {
+    let mut text = String::with_capacity(statement.text().len() + 768);
+    text.push_str("/* ");
+    push_comment_safe(&mut text, scope.home());
+    for param in params.clone() {
+        push(&mut text, format_args!(" {}", type_name(param)));
+    }
+    text.push_str(" */ ");
+    let body = cast_placeholders(statement.text(), params.map(cast_type));
+    if !statement.returns_rows() {
+        text.push_str(&body);
+        return audited(text);
+    }
+    // The statement stands on lines of its own, so that a comment at its end ends there.
+    let source = if statement.modifies() {
+        push(&mut text, format_args!("WITH \"innkeeper changed\" AS (\n{body}\n) "));
+        "\"innkeeper changed\"".to_owned()
+    } else {
+        format!("(\n{body}\n)")
+    };
+    match shape {
+        ResultShape::Rows => {
+            text.push_str("SELECT coalesce(pg_catalog.json_agg(\"innkeeper row\"), '[]')::pg_catalog.text, ");
+            push_breach(&mut text, scope);
+            push(&mut text, format_args!(" FROM {source} \"innkeeper row\""));
+        }
+        // Two rows are enough to know that there is more than one.
+        ResultShape::One | ResultShape::Value => {
+            text.push_str("SELECT pg_catalog.count(*), pg_catalog.min(\"innkeeper json\"), ");
+            push_breach(&mut text, scope);
+            push(
+                &mut text,
+                format_args!(
+                    " FROM (SELECT pg_catalog.row_to_json(\"innkeeper row\")::pg_catalog.text AS \
+                     \"innkeeper json\" FROM {source} \"innkeeper row\" LIMIT 2) \"innkeeper rows\""
+                ),
+            );
+        }
+        // The whole row is asked for: PostgreSQL drops a column that nobody reads, calls and all.
+        ResultShape::None => {
+            text.push_str("SELECT pg_catalog.count(\"innkeeper row\"), ");
+            push_breach(&mut text, scope);
+            push(&mut text, format_args!(" FROM {source} \"innkeeper row\""));
+        }
+    }
+    audited(text)
+}
+
+/// The message that ends a write: what was deferred runs now, the scope is asserted after it, and
+/// only then comes the commit, with the session's reset behind it. An error ends the message where
+/// it stands, so that nothing is committed out of scope.
+pub(super) fn commit(scope: &Scope) -> SqlStr {
+    let mut text = String::with_capacity(768);
+    text.push_str("SET CONSTRAINTS ALL IMMEDIATE; SELECT CASE WHEN ");
+    push_holds(&mut text, scope);
+    push(&mut text, format_args!(" THEN 0 ELSE ('{BREACH}' || "));
+    push_whereabouts(&mut text);
+    push(&mut text, format_args!(")::pg_catalog.int4 END; COMMIT; {RESET}"));
+    audited(text)
+}
+
+/// Which completion of [`commit`]'s message is the commit's own: nothing before it is final, and
+/// nothing after it can undo it.
+pub(super) const COMMIT_POSITION: usize = 2;
+
+/// NULL, or where the scope stands instead.
+fn push_breach(text: &mut String, scope: &Scope) {
+    text.push_str("CASE WHEN ");
+    push_holds(text, scope);
+    text.push_str(" THEN NULL ELSE ");
+    push_whereabouts(text);
+    text.push_str(" END");
+}
+
+/// True while path and role are what they were set to. `quote_ident` writes a name exactly as SET
+/// stores it, whichever words this server's version reserves.
+fn push_holds(text: &mut String, scope: &Scope) {
+    text.push_str("pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.=) (");
+    for schema in scope.path() {
+        push(text, format_args!("pg_catalog.quote_ident({}) || ', ' || ", Literal(schema.as_str())));
+    }
+    text.push_str("'pg_temp') AND current_user OPERATOR(pg_catalog.=) ");
+    match scope.role() {
+        Some(role) => push(text, format_args!("{}::pg_catalog.name", Literal(role.as_str()))),
+        None => text.push_str("session_user"),
+    }
+}
+
+fn push_whereabouts(text: &mut String) {
+    text.push_str("pg_catalog.current_setting('search_path') || ' as ' || current_user");
+}
+
+/// A string constant that is read the same whatever `standard_conforming_strings` says.
+struct Literal<'a>(&'a str);
+
+impl fmt::Display for Literal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("E'")?;
+        for character in self.0.chars() {
+            match character {
+                '\'' => f.write_str("''")?,
+                '\\' => f.write_str("\\\\")?,
+                other => f.write_char(other)?,
+            }
+        }
+        f.write_str("'")
+    }
+}
+
+/// A name inside a comment: what could end the comment, or start one in it, is percent-encoded,
+/// and two names never read alike.
+fn push_comment_safe(text: &mut String, schema: &SchemaName) {
+    for byte in schema.as_str().bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => text.push(char::from(byte)),
+            other => push(text, format_args!("%{other:02x}")),
+        }
+    }
+}
+
+/// The type that a parameter is bound as text and cast to, where sqlx has no cheap binary form.
+fn cast_type(kind: ParamType) -> Option<&'static str> {
+    match kind {
+        ParamType::Text | ParamType::Int | ParamType::Float | ParamType::Bool => None,
+        ParamType::Numeric => Some("numeric"),
+        ParamType::Uuid => Some("uuid"),
+        ParamType::Date => Some("date"),
+        ParamType::Timestamp => Some("timestamptz"),
+        ParamType::Json => Some("jsonb"),
+    }
+}
+
+fn type_name(kind: ParamType) -> &'static str {
+    match kind {
+        ParamType::Text => "text",
+        ParamType::Int => "int8",
+        ParamType::Float => "float8",
+        ParamType::Bool => "bool",
+        cast => cast_type(cast).unwrap_or("text"),
+    }
+}
+
+/// PostgreSQL counts in milliseconds, and takes 0 for no limit at all.
+fn milliseconds(time: Duration) -> i32 {
+    i32::try_from(time.as_millis()).unwrap_or(i32::MAX).max(1)
+}
+
+fn push(text: &mut String, part: fmt::Arguments<'_>) {
+    text.write_fmt(part).expect("writing to a String cannot fail");
+}
+
+/// Everything in `text` came from this file, from a proof type's quoting, or from the statement
+/// that the operator wrote.
+fn audited(text: String) -> SqlStr {
+    AssertSqlSafe(text).into_sql_str()
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
+use crate::error::{Code, Refusal};
 use crate::tenant::{Tenant, TenantId};
 
 /// A request's head as the client sent it, before anything was stripped: what resolvers read.
@@ -16,14 +17,60 @@ pub struct RequestHead {
     pub method: Method,
     /// `http` or `https`, as the client reached us.
     pub scheme: &'static str,
-    /// Host and port that the client asked for: `Host`, or `:authority` under HTTP/2.
+    /// Host and port that the client asked for, as it wrote them: `Host`, or `:authority` under
+    /// HTTP/2. Empty where an HTTP/1.0 request names none.
     pub authority: String,
+    /// The host of the authority in lower case, without its port.
+    pub host: String,
     /// The request target; its path is not empty and starts with `/`.
     pub uri: Uri,
     /// Every header, forgeable ones included.
     pub headers: HeaderMap,
     /// The other end of the connection.
     pub peer: SocketAddr,
+}
+
+impl RequestHead {
+    /// The value of a header that must not be there twice, in any spelling that a backend may fold
+    /// into the same name (`X_Tenant_ID` beside `X-Tenant-ID`). An empty value counts as absent.
+    ///
+    /// # Errors
+    /// `tenant-ambiguous` where it is there more than once, or is not text.
+    pub fn header_once(&self, name: &HeaderName) -> Result<Option<&str>, Refusal> {
+        let mut found: Option<&HeaderValue> = None;
+        for (other, value) in &self.headers {
+            if other != name && !folds_alike(other.as_str(), name.as_str()) {
+                continue;
+            }
+            if found.is_some() {
+                return Err(Refusal::new(
+                    Code::TenantAmbiguous,
+                    format!("the header `{name}` must be given once, in one spelling"),
+                ));
+            }
+            if other == name {
+                found = Some(value);
+            } else {
+                return Err(Refusal::new(
+                    Code::TenantAmbiguous,
+                    format!("the header `{other}` can be mistaken for `{name}`: send `{name}`"),
+                ));
+            }
+        }
+        let Some(value) = found else { return Ok(None) };
+        let text = value.to_str().map_err(|_| {
+            Refusal::new(Code::TenantAmbiguous, format!("the header `{name}` must be visible ASCII text"))
+        })?;
+        let text = text.trim();
+        Ok((!text.is_empty()).then_some(text))
+    }
+}
+
+/// Whether a backend that folds header names (CGI, WSGI and their kin turn `-` and other signs
+/// into `_`) would take one name for the other.
+pub fn folds_alike(one: &str, other: &str) -> bool {
+    let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
+    one.len() == other.len() && one.bytes().zip(other.bytes()).all(|(a, b)| fold(a) == fold(b))
 }
 
 /// What one resolver, or a plugin, decided.

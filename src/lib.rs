@@ -6,8 +6,10 @@
 
 // Floor 0: names, decisions, proofs, errors.
 pub mod admitted;
+pub mod body;
 pub mod decision;
 pub mod error;
+pub mod handler;
 pub mod telemetry;
 pub mod tenant;
 
@@ -16,7 +18,20 @@ pub mod policy;
 
 // Floor 2: siblings that do not know each other.
 pub mod directory;
+pub mod forward;
+pub mod plugin;
+pub mod policy_files;
 pub mod sql;
 
-// Floor 5: the commands.
+// Floor 3: a policy with everything attached, ready to serve.
+pub mod snapshot;
+
+// Floor 4: the walk, the reload, the operator's view.
+pub mod admin;
+pub mod gateway;
+pub mod reload;
+
+// Floor 5: the process.
 pub mod cli;
+pub mod server;
+pub mod sidecar;

@@ -1,0 +1,91 @@
+//! The command line: one module a command, all of the same shape.
+
+pub mod check;
+pub mod completions;
+pub mod demo;
+pub mod explain;
+pub mod log;
+pub mod plugin;
+pub mod schema;
+pub mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A tenant-routing sidecar: resolves every request to its tenant, then forwards it or runs it as
+/// a query in that tenant's PostgreSQL schema.
+#[derive(Debug, Parser)]
+#[command(name = "innkeeper", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// What is logged, as in RUST_LOG: `info`, `debug`, `innkeeper::plugin=trace`, …
+    #[arg(long, global = true, env = "INNKEEPER_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// How logs and access records are written.
+    #[arg(long, global = true, env = "INNKEEPER_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    log_format: crate::gateway::LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a policy, and reload it whenever its files change.
+    Serve(serve::Args),
+    /// Check policies and run their tests; exit 1 on any error.
+    Check(check::Args),
+    /// Tell what would become of a request, and why, without sending it.
+    Explain(explain::Args),
+    /// Start a private PostgreSQL, two tenants, a legacy application and a gateway before them.
+    Demo(demo::Args),
+    /// Build plugins.
+    Plugin(plugin::Args),
+    /// Print the JSON Schema of the policy, for editors.
+    Schema(schema::Args),
+    /// Print completions for a shell.
+    Completions(completions::Args),
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("the system gives a process its threads");
+    let log = log::Log { filter: cli.log, format: cli.log_format };
+    runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(args, &log).await,
+            Command::Check(args) => check::run(args, &log).await,
+            Command::Explain(args) => explain::run(args, &log).await,
+            Command::Demo(args) => demo::run(args, &log).await,
+            Command::Plugin(args) => plugin::run(&args),
+            Command::Schema(args) => schema::run(&args),
+            Command::Completions(args) => completions::run(&args),
+        }
+    })
+}
+
+/// How a command prints its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON document, for scripts.
+    Json,
+}
+
+/// Prints a command's result, which is what standard output is for.
+#[expect(clippy::print_stdout, reason = "the result of a command")]
+pub(crate) fn print(text: &str) {
+    println!("{text}");
+}
+
+/// Tells why a command failed, and its exit status.
+#[expect(clippy::print_stderr, reason = "the error of a command")]
+pub(crate) fn fail(error: impl std::fmt::Display) -> ExitCode {
+    eprintln!("innkeeper: {error}");
+    ExitCode::FAILURE
+}

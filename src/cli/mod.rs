@@ -1,3 +1,0 @@
-//! The commands.
-
-pub mod demo;

@@ -1,0 +1,74 @@
+//! `innkeeper serve`: starts a sidecar, and drains it when told to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::fail;
+use super::log::Log;
+use crate::reload::Trigger;
+use crate::sidecar::{Settings, Sidecar};
+
+/// Serve a policy, and reload it whenever its files change.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The policy to serve.
+    #[arg(long, short, env = "INNKEEPER_POLICY", value_name = "FILE")]
+    policy: PathBuf,
+    /// Listen here instead of where the policy says; repeatable, port 0 picks a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<SocketAddr>,
+    /// Put the admin listener here instead of where the policy says.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+}
+
+/// Serves until SIGTERM or SIGINT, then drains.
+pub async fn run(args: Args, log: &Log) -> ExitCode {
+    let (access_log, _guards) = match log.start() {
+        Ok(started) => started,
+        Err(error) => return fail(error),
+    };
+    let settings = Settings { policy: args.policy, listen: args.listen, admin: args.admin };
+    let sidecar = match Sidecar::start(settings, access_log).await {
+        Ok(sidecar) => sidecar,
+        Err(error) => return fail(error),
+    };
+    let hangups = tokio::spawn(reload_on_hangup(sidecar.trigger()));
+    stop_signal().await;
+    tracing::info!("draining: a second signal ends at once");
+    let drained = tokio::select! {
+        drained = sidecar.drain() => drained,
+        () = stop_signal() => return ExitCode::FAILURE,
+    };
+    hangups.abort();
+    if drained.cut_off > 0 {
+        tracing::warn!(cut_off = drained.cut_off, "the drain ran out of time and cut off requests");
+        return ExitCode::FAILURE;
+    }
+    tracing::info!("drained");
+    ExitCode::SUCCESS
+}
+
+/// Returns when the process is told to stop.
+pub(crate) async fn stop_signal() {
+    let terminate = signal(SignalKind::terminate());
+    let interrupt = signal(SignalKind::interrupt());
+    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+        tracing::warn!("cannot listen for signals: this process stops only when killed");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+async fn reload_on_hangup(trigger: Trigger) {
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+    while hangups.recv().await.is_some() {
+        trigger.reload();
+    }
+}

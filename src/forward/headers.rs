@@ -1,0 +1,235 @@
+//! Headers at a hop: what ends here, what a client may not say, and what backends are told.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::admitted::Admitted;
+
+/// The tenant's id, as backends are told it.
+pub const X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
+/// The tenant's schema, as backends are told it.
+pub const X_TENANT_SCHEMA: HeaderName = HeaderName::from_static("x-tenant-schema");
+/// The request's id, which the log and a problem document carry too.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Headers that end at a hop (RFC 9110, section 7.6.1), `Expect` because we answer it, and the
+/// ones of the old ways to HTTP/2.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "te",
+    "upgrade",
+    "expect",
+    "http2-settings",
+    "trailer",
+];
+
+/// Headers that `Connection` may not nominate away: a client could otherwise make us strip what a
+/// backend relies on to tell requests apart.
+const NEVER_NOMINATED: [&str; 9] = [
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "authorization",
+    "cookie",
+    "cache-control",
+    "traceparent",
+    "tracestate",
+];
+
+/// On whose behalf a request is forwarded.
+#[derive(Debug, Clone, Copy)]
+pub enum Caller<'a> {
+    /// On an admitted tenant's.
+    Tenant {
+        /// The proof of admission.
+        admitted: &'a Admitted,
+        /// Headers that a plugin adds.
+        headers: &'a [(HeaderName, HeaderValue)],
+    },
+    /// On nobody's: the route says `tenant: none`.
+    NoTenant,
+}
+
+/// The hop that the request came over.
+#[derive(Debug, Clone, Copy)]
+pub struct Hop<'a> {
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// What the client asked for, port included; may be empty under HTTP/1.0.
+    pub authority: &'a str,
+    /// The other end.
+    pub peer: SocketAddr,
+}
+
+/// Turns a client's headers into those that an upstream gets: hop-by-hop headers and everything
+/// that only we may say are removed in any spelling, then ours are set.
+pub fn prepare(headers: &mut HeaderMap, hop: Hop<'_>, caller: Caller<'_>, request_id: &str) {
+    let trailers_welcome = accepts_trailers(headers);
+    remove_nominated(headers);
+    remove_if(headers, |name| is_hop_by_hop(name) || is_reserved(name));
+    if trailers_welcome {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Ok(host) = HeaderValue::from_str(hop.authority)
+        && !hop.authority.is_empty()
+    {
+        headers.insert(header::HOST, host);
+    }
+    if !headers.get(TRACEPARENT).is_some_and(|value| is_traceparent(value.as_bytes())) {
+        headers.remove(TRACESTATE);
+        headers.insert(TRACEPARENT, new_traceparent());
+    }
+    insert_forwarded(headers, hop);
+    insert_text(headers, X_REQUEST_ID, request_id);
+    if let Caller::Tenant { admitted, headers: added } = caller {
+        for (name, value) in added {
+            // A plugin adds; it may not speak for us, nor change how the request is framed.
+            if is_reserved(name) || is_hop_by_hop(name) || is_framing(name) {
+                continue;
+            }
+            remove_if(headers, |other| folds_to(other.as_str(), name.as_str()));
+            headers.insert(name.clone(), value.clone());
+        }
+        let tenant = admitted.tenant();
+        insert_text(headers, X_TENANT_ID, tenant.id.as_str());
+        insert_text(headers, X_TENANT_SCHEMA, tenant.schema.as_str());
+    }
+}
+
+/// Removes from an upstream's response what ends at this hop. What a backend says of tenants is
+/// left alone: responses carry no authority.
+pub fn clean_response(headers: &mut HeaderMap) {
+    remove_nominated(headers);
+    remove_if(headers, is_hop_by_hop);
+}
+
+/// Whether only we may say this, however it is spelled: a backend that folds `_`, `.` or case into
+/// `-` reads `X_Tenant.ID` as `X-Tenant-ID`.
+pub fn is_reserved(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    match name.len() {
+        9 if folds_to(name, "forwarded") || folds_to(name, "x-real-ip") => true,
+        12 if folds_to(name, "x-request-id") => true,
+        _ => {
+            starts_folded(name, "x-tenant-")
+                || starts_folded(name, "x-forwarded-")
+                || starts_folded(name, "proxy-")
+        }
+    }
+}
+
+/// Whether two header names are one to a backend that folds every other character into `-`.
+pub fn folds_to(name: &str, folded: &str) -> bool {
+    name.len() == folded.len() && starts_folded(name, folded)
+}
+
+fn starts_folded(name: &str, folded: &str) -> bool {
+    name.len() >= folded.len() && name.bytes().zip(folded.bytes()).all(|(a, b)| fold(a) == fold(b))
+}
+
+fn fold(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(&name.as_str())
+}
+
+fn is_framing(name: &HeaderName) -> bool {
+    folds_to(name.as_str(), "content-length") || name == header::HOST
+}
+
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(header::TE).iter().any(|value| {
+        value
+            .to_str()
+            .is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case("trailers")))
+    })
+}
+
+fn remove_nominated(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    let nominated: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| !NEVER_NOMINATED.contains(&name.as_str()))
+        .collect();
+    for name in nominated {
+        headers.remove(name);
+    }
+}
+
+fn remove_if(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    // The map cannot be changed while it is walked; most requests have nothing to remove.
+    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+fn insert_forwarded(headers: &mut HeaderMap, hop: Hop<'_>) {
+    let ip = hop.peer.ip().to_canonical();
+    let address = ip.to_string();
+    // An IPv6 address and a port need quotes (RFC 7239, section 4).
+    let node = match ip {
+        IpAddr::V4(_) => address.clone(),
+        IpAddr::V6(_) => format!("\"[{address}]\""),
+    };
+    insert_text(headers, X_FORWARDED_FOR, &address);
+    insert_text(headers, X_FORWARDED_PROTO, hop.scheme);
+    let mut forwarded = format!("for={node};proto={}", hop.scheme);
+    if !hop.authority.is_empty() {
+        insert_text(headers, X_FORWARDED_HOST, hop.authority);
+        forwarded.push_str(";host=\"");
+        forwarded.push_str(hop.authority);
+        forwarded.push('"');
+    }
+    insert_text(headers, header::FORWARDED, &forwarded);
+}
+
+/// Sets a header to a text of ours. Text that no header can carry removes it: a backend must not
+/// read a client's in its place.
+fn insert_text(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    match HeaderValue::from_bytes(text.as_bytes()) {
+        Ok(value) => {
+            headers.insert(name, value);
+        }
+        Err(_) => {
+            headers.remove(name);
+        }
+    }
+}
+
+/// `version-trace-parent-flags` of the W3C's Trace Context, version 00, neither id all zeros.
+fn is_traceparent(value: &[u8]) -> bool {
+    let hex = |part: &[u8]| part.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+    let nonzero = |part: &[u8]| part.iter().any(|b| *b != b'0');
+    value.len() == 55
+        && value.starts_with(b"00-")
+        && value[35] == b'-'
+        && value[52] == b'-'
+        && [&value[3..35], &value[36..52]].iter().all(|part| hex(part) && nonzero(part))
+        && hex(&value[53..])
+}
+
+fn new_traceparent() -> HeaderValue {
+    let trace = uuid::Uuid::now_v7().as_u128();
+    // The low half of a version 7 id is random; its variant bits keep it from being zero.
+    let parent = u64::from_be_bytes(uuid::Uuid::now_v7().into_bytes()[8..].try_into().expect("16 - 8 = 8"));
+    HeaderValue::try_from(format!("00-{trace:032x}-{parent:016x}-00")).expect("hexadecimal digits and dashes")
+}

@@ -1,0 +1,94 @@
+//! The walk: one request from its first step to its response, and the one place where an error
+//! becomes a response.
+
+mod access;
+mod forward;
+mod problem;
+mod query;
+pub mod sanitise;
+
+use std::sync::Arc;
+
+use http::Response;
+
+use crate::body::Body;
+use crate::decision::RequestHead;
+use crate::error::Refusal;
+use crate::handler::{Connection, Handler, Inbound};
+use crate::policy;
+use crate::snapshot::{Snapshot, SnapshotStore, Target};
+use crate::telemetry::Metrics;
+
+pub use access::{AccessLog, Format as LogFormat};
+use access::Record;
+
+/// Takes requests for as long as the process runs.
+pub struct Gateway {
+    snapshots: Arc<SnapshotStore>,
+    metrics: Arc<Metrics>,
+    access_log: AccessLog,
+}
+
+impl Gateway {
+    /// A gateway that serves whatever snapshot is in force.
+    pub fn new(snapshots: Arc<SnapshotStore>, metrics: Arc<Metrics>, access_log: AccessLog) -> Self {
+        Self { snapshots, metrics, access_log }
+    }
+
+    /// A request's whole life. A request that is dropped at any step leaves nothing behind.
+    async fn walk(
+        &self,
+        inbound: Inbound,
+        connection: &Connection,
+        snapshot: &Snapshot,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Refusal> {
+        inbound.verdict?;
+        let (parts, body) = inbound.request.into_parts();
+        let authority = sanitise::inspect(&parts)?;
+        let head = Arc::new(RequestHead {
+            method: parts.method,
+            scheme: connection.scheme,
+            authority: authority.written,
+            host: authority.host,
+            uri: parts.uri,
+            headers: parts.headers,
+            peer: connection.peer,
+        });
+
+        let matched = snapshot.route(&head)?;
+        record.matched(&matched);
+        let caller = matched.admit(&head).await?;
+        record.admitted(&caller, &self.metrics);
+
+        match matched.target() {
+            Target::Query(query) => query::run(query, &matched, &caller, snapshot, &head, body).await,
+            Target::Forward(upstream) => {
+                forward::run(upstream, &caller, snapshot, head, body, record.request_id()).await
+            }
+        }
+    }
+}
+
+impl Handler for Gateway {
+    /// Answers a request. It cannot fail: a refusal is an answer too.
+    async fn handle(&self, inbound: Inbound, connection: &Connection) -> Response<Body> {
+        let snapshot = self.snapshots.load();
+        let mut record = Record::open(&inbound, connection, snapshot.generation(), &self.metrics);
+        record.set_recorded(snapshot.policy().server.access_log == policy::AccessLog::On);
+        let outcome = self.walk(inbound, connection, &snapshot, &mut record).await;
+        let response = match outcome {
+            Ok(response) => response,
+            Err(refusal) => {
+                let response = problem::response(&refusal, record.request_id());
+                record.refused(refusal);
+                response
+            }
+        };
+        record.close(response, &self.metrics, &self.access_log)
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Response<Body> {
+        problem::response(refusal, &access::new_request_id())
+    }
+}

@@ -1,0 +1,48 @@
+//! The forward target: sends the request on, told its tenant in headers that no client can forge.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+
+use crate::body::Body;
+use crate::decision::RequestHead;
+use crate::error::Refusal;
+use crate::forward::Upstream;
+use crate::forward::headers::{self, Hop};
+use crate::snapshot::{Caller, Snapshot};
+
+/// Forwards the request on behalf of the caller, and its response back, both streamed.
+pub(super) async fn run(
+    upstream: &Arc<Upstream>,
+    caller: &Caller,
+    snapshot: &Snapshot,
+    head: Arc<RequestHead>,
+    body: Body,
+    request_id: &str,
+) -> Result<Response<Body>, Refusal> {
+    let upstream = match caller {
+        Caller::Tenant { placement, .. } => match &placement.upstream {
+            Some(name) => snapshot.upstream(name)?,
+            None => upstream,
+        },
+        Caller::NoTenant => upstream,
+    };
+    // Resolvers are done with the head, so its headers are ours to change without a copy; only a
+    // plugin that still held it would cost one.
+    let head = Arc::unwrap_or_clone(head);
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method;
+    *request.uri_mut() = head.uri;
+    *request.headers_mut() = head.headers;
+    let hop = Hop { scheme: head.scheme, authority: &head.authority, peer: head.peer };
+    let on_behalf = match caller {
+        Caller::Tenant { admitted, placement, .. } => {
+            headers::Caller::Tenant { admitted, headers: &placement.headers }
+        }
+        Caller::NoTenant => headers::Caller::NoTenant,
+    };
+    headers::prepare(request.headers_mut(), hop, on_behalf, request_id);
+    let mut response = upstream.send(request).await?;
+    headers::clean_response(response.headers_mut());
+    Ok(response)
+}

@@ -1,0 +1,91 @@
+//! One instance of a plugin: made, configured, asked, thrown away.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+use wasmtime::component::Resource;
+use wasmtime::{Engine, Store, UpdateDeadline};
+
+use super::bindings::{Policy, PolicyPre};
+use super::failure::{FailureClass, PluginFailure};
+use super::log::PluginLog;
+use super::state::{Asked, Call, HostStop, State};
+use super::verdict;
+use crate::decision::Decision;
+
+/// What one call may move between the plugin and us, bytes: a decision has a few hundred, all
+/// headers of a large request 64 KiB.
+const MAX_TRANSFER_BYTES: usize = 1 << 20;
+
+/// A plugin's instance with the slot that it occupies.
+pub(super) struct Instance {
+    store: Store<State>,
+    policy: Policy,
+    pub(super) uses: u32,
+    _slots: OwnedSemaphorePermit,
+}
+
+impl Instance {
+    /// Makes an instance that has not been configured.
+    pub(super) async fn make(
+        pre: &PolicyPre<State>,
+        log: &Arc<PluginLog>,
+        memory_bytes: usize,
+        time: Duration,
+        slots: OwnedSemaphorePermit,
+    ) -> Result<Self, PluginFailure> {
+        let mut store = make_store(pre.engine(), log, memory_bytes, time);
+        match pre.instantiate_async(&mut store).await {
+            Ok(policy) => Ok(Self { store, policy, uses: 0, _slots: slots }),
+            Err(error) => Err(PluginFailure::classify(&error, store.data())),
+        }
+    }
+
+    /// Hands the plugin its configuration.
+    pub(super) async fn configure(&mut self, config: &str) -> Result<(), PluginFailure> {
+        match self.policy.call_configure(&mut self.store, config).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(message)) => Err(PluginFailure::new(FailureClass::Guest, message)),
+            Err(error) => Err(PluginFailure::classify(&error, self.store.data())),
+        }
+    }
+
+    /// Asks the plugin about a request.
+    pub(super) async fn resolve(&mut self, asked: Asked, time: Duration) -> Result<Decision, PluginFailure> {
+        self.uses += 1;
+        self.store.data_mut().call = Call { deadline: Instant::now() + time, time, asked: Some(asked) };
+        self.store.set_epoch_deadline(1);
+        let answered = self.policy.call_resolve(&mut self.store, Resource::new_borrow(0)).await;
+        self.store.data_mut().call.asked = None;
+        match answered {
+            Ok(Ok(decision)) => verdict::check(decision),
+            Ok(Err(message)) => Err(PluginFailure::new(FailureClass::Guest, message)),
+            Err(error) => Err(PluginFailure::classify(&error, self.store.data())),
+        }
+    }
+}
+
+/// A store whose guest is interrupted at every tick: it lets other tasks run, and ends at its
+/// deadline.
+pub(super) fn make_store(
+    engine: &Engine,
+    log: &Arc<PluginLog>,
+    memory_bytes: usize,
+    time: Duration,
+) -> Store<State> {
+    let call = Call { deadline: Instant::now() + time, time, asked: None };
+    let mut store = Store::new(engine, State::new(log, memory_bytes, call));
+    store.limiter(|state| &mut state.memory);
+    store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|context| {
+        let call = &context.data().call;
+        if Instant::now() < call.deadline {
+            Ok(UpdateDeadline::Yield(1))
+        } else {
+            Err(HostStop::Deadline(call.time).into())
+        }
+    });
+    store
+}

@@ -1,0 +1,133 @@
+//! Configured once, copied for each request: the memory that `configure` left behind becomes the
+//! memory that fresh instances start with.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+use wasmtime::Store;
+use wasmtime::component::{ComponentNamedList, Instance, Lift, WasmList};
+use wasmtime_wizer::{ComponentInstanceState, Wizer};
+
+use super::bindings::{Policy, PolicyPre};
+use super::engine::PluginHost;
+use super::instance::make_store;
+use super::log::PluginLog;
+use super::state::State;
+use crate::policy;
+
+/// The largest file that is worth it, bytes. It is compiled twice more, which takes a small plugin
+/// a tenth of a second and a Python runtime a minute; those are meant to be reused anyway.
+const MAX_FILE_BYTES: usize = 4 << 20;
+
+/// Room beyond the plugin's own limit: reading a memory out grows it by one page.
+const EXTRA_BYTES: usize = 1 << 20;
+
+/// Makes a component that starts configured, or says why it cannot be made.
+///
+/// Only what lives in the plugin's memory and globals can be copied. A plugin that holds a handle
+/// after `configure`, for example of an open stream, is configured again for each instance.
+pub(super) async fn configured(
+    host: &Arc<PluginHost>,
+    settings: &Arc<policy::Plugin>,
+    log: &Arc<PluginLog>,
+    wasm: &[u8],
+    slots: u32,
+) -> Result<PolicyPre<State>, String> {
+    if wasm.len() > MAX_FILE_BYTES {
+        return Err(format!("the file has more than {MAX_FILE_BYTES} bytes"));
+    }
+    let time = host.settings.configure_time;
+    let (host, settings, log) = (Arc::clone(host), Arc::clone(settings), Arc::clone(log));
+    let wasm: Arc<[u8]> = wasm.into();
+    // A task of its own: what the rewriting does not foresee in a hostile file may panic, and must
+    // end there.
+    let task = tokio::spawn(async move {
+        let _slots = timeout(time, Arc::clone(&host.slots).acquire_many_owned(slots))
+            .await
+            .map_err(|_| "no instance became free")?
+            .expect("the semaphore is never closed");
+        let _ticking = host.epochs.ticking();
+        let copied = copy_configured(&host, &settings, &log, &wasm).await?;
+        let pre = host.link(copied.into()).await.map_err(|error| error.to_string())?;
+        let mut store = make_store(&host.engine, &log, settings.limits.memory, time);
+        let started = timeout(time, pre.instantiate_async(&mut store)).await;
+        started.map_err(|_| "the copy does not start")?.map_err(|error| format!("{error:#}"))?;
+        Ok(pre)
+    });
+    task.await.unwrap_or_else(|panicked| Err(panicked.to_string()))
+}
+
+async fn copy_configured(
+    host: &Arc<PluginHost>,
+    settings: &policy::Plugin,
+    log: &Arc<PluginLog>,
+    wasm: &[u8],
+) -> Result<Vec<u8>, String> {
+    let show = |error: wasmtime::Error| format!("{error:#}");
+    let time = host.settings.configure_time;
+    let wizer = Wizer::new();
+    let (context, instrumented) = wizer.instrument_component(wasm).map_err(show)?;
+    let component = host.compile(instrumented.into()).await.map_err(|error| error.to_string())?;
+    let memory = (settings.limits.memory + EXTRA_BYTES).min(host.settings.memory_max);
+    let mut store = make_store(&host.engine, log, memory, time);
+    let work = async {
+        let instance = host.linker.instantiate_async(&mut store, &component).await.map_err(show)?;
+        let policy = Policy::new(&mut store, &instance).map_err(show)?;
+        policy.call_configure(&mut store, &settings.config).await.map_err(show)??;
+        if store.data().holds_handles() {
+            return Err("it holds handles after configure".to_owned());
+        }
+        let mut reader = Reader { store: &mut store, instance };
+        wizer.snapshot_component(&context, &mut reader).await.map_err(show)
+    };
+    timeout(time, work).await.map_err(|_| "it took too long")?
+}
+
+/// Reads memories and globals out of an instrumented instance.
+struct Reader<'a> {
+    store: &'a mut Store<State>,
+    instance: Instance,
+}
+
+impl Reader<'_> {
+    async fn read<R>(&mut self, instance: &str, function: &str) -> R
+    where
+        R: Lift + Send + Sync + 'static,
+        (R,): ComponentNamedList + Lift,
+    {
+        const EXPORTED: &str = "the instrumented component exports its readers";
+        let (_, instance) = self.instance.get_export(&mut *self.store, None, instance).expect(EXPORTED);
+        let (_, index) =
+            self.instance.get_export(&mut *self.store, Some(&instance), function).expect(EXPORTED);
+        let reader = self.instance.get_typed_func::<(), (R,)>(&mut *self.store, index).expect(EXPORTED);
+        reader.call_async(&mut *self.store, ()).await.expect("the limits leave room to read").0
+    }
+}
+
+impl ComponentInstanceState for Reader<'_> {
+    async fn call_func_ret_list_u8(
+        &mut self,
+        instance: &str,
+        func: &str,
+        contents: impl FnOnce(&[u8]) + Send,
+    ) {
+        let list: WasmList<u8> = self.read(instance, func).await;
+        contents(list.as_le_slice(&*self.store));
+    }
+
+    async fn call_func_ret_s32(&mut self, instance: &str, func: &str) -> i32 {
+        self.read(instance, func).await
+    }
+
+    async fn call_func_ret_s64(&mut self, instance: &str, func: &str) -> i64 {
+        self.read(instance, func).await
+    }
+
+    async fn call_func_ret_f32(&mut self, instance: &str, func: &str) -> u32 {
+        self.read::<f32>(instance, func).await.to_bits()
+    }
+
+    async fn call_func_ret_f64(&mut self, instance: &str, func: &str) -> u64 {
+        self.read::<f64>(instance, func).await.to_bits()
+    }
+}

@@ -1,0 +1,151 @@
+//! A whole sidecar in one value: what `serve` runs, and what another program can embed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::admin::Admin;
+use crate::gateway::{AccessLog, Gateway};
+use crate::plugin::{HostSettings, PluginHost};
+use crate::policy;
+use crate::reload::{ReloadError, Reloader, Trigger, Watcher};
+use crate::server::{self, Drained};
+use crate::snapshot::Builder;
+use crate::telemetry::Metrics;
+
+/// What a sidecar is started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The policy's main file.
+    pub policy: PathBuf,
+    /// Addresses of the gateway; empty means those of the policy. Port 0 picks a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Address of the admin listener, in place of the policy's.
+    pub admin: Option<SocketAddr>,
+}
+
+/// Why a sidecar did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The policy cannot serve.
+    #[error("the policy cannot serve:\n{0}")]
+    Policy(#[from] ReloadError),
+    /// The plugin host cannot run on this machine.
+    #[error("the plugin host cannot start: {0}")]
+    PluginHost(String),
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+/// A running sidecar: the gateway, the admin listener and the watcher. All end when it is dropped.
+pub struct Sidecar {
+    /// Addresses of the gateway, as the system gave them.
+    pub addresses: Vec<SocketAddr>,
+    /// Address of the admin listener, as the system gave it.
+    pub admin_address: SocketAddr,
+    /// Reloads by hand.
+    pub reloader: Arc<Reloader>,
+    /// What an operator sees.
+    pub metrics: Arc<Metrics>,
+    trigger: Trigger,
+    admin: Arc<Admin>,
+    shutdown: CancellationToken,
+    admin_shutdown: CancellationToken,
+    server: AbortOnDropHandle<Drained>,
+    admin_server: AbortOnDropHandle<()>,
+    watcher: AbortOnDropHandle<()>,
+}
+
+impl Sidecar {
+    /// Loads the policy, binds every listener and starts to serve.
+    ///
+    /// # Errors
+    /// What is wrong with the policy, or the address that cannot be bound.
+    pub async fn start(settings: Settings, access_log: AccessLog) -> Result<Self, StartError> {
+        let metrics = Metrics::new();
+        let host = PluginHost::new(HostSettings::default())
+            .map_err(|error| StartError::PluginHost(error.to_string()))?;
+        let builder = Builder::new(host, Arc::clone(&metrics));
+        let reloader = Reloader::start(&settings.policy, builder, Arc::clone(&metrics)).await?;
+        let snapshot = reloader.store().load();
+        let server = &snapshot.policy().server;
+
+        let wanted = if settings.listen.is_empty() { &server.listen } else { &settings.listen };
+        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+        for address in wanted {
+            let (listener, address) = bind(*address).await?;
+            listeners.push(listener);
+            addresses.push(address);
+        }
+        let (admin_listener, admin_address) = bind(settings.admin.unwrap_or(server.admin)).await?;
+
+        let (watcher, trigger) = Watcher::new(Arc::clone(&reloader));
+        let admin = Admin::new(Arc::clone(&reloader), Arc::clone(&metrics), trigger.clone());
+        let gateway = Arc::new(Gateway::new(Arc::clone(reloader.store()), Arc::clone(&metrics), access_log));
+        let (shutdown, admin_shutdown) = (CancellationToken::new(), CancellationToken::new());
+        let serving = server::serve(listeners, server_settings(server), gateway, Arc::clone(&metrics), shutdown.clone());
+        let sidecar = Self {
+            server: spawn(serving),
+            admin_server: spawn(Arc::clone(&admin).serve(admin_listener, admin_shutdown.clone())),
+            watcher: spawn(watcher.run()),
+            addresses,
+            admin_address,
+            reloader,
+            metrics,
+            trigger,
+            admin,
+            shutdown,
+            admin_shutdown,
+        };
+        for address in &sidecar.addresses {
+            tracing::info!(%address, "the gateway listens");
+        }
+        tracing::info!(address = %sidecar.admin_address, "the admin listener listens");
+        Ok(sidecar)
+    }
+
+    /// The way to have the policy's files looked at now.
+    pub fn trigger(&self) -> Trigger {
+        self.trigger.clone()
+    }
+
+    /// Stops accepting, finishes what is under way within the policy's drain time, and tells how
+    /// many requests were cut off.
+    pub async fn drain(self) -> Drained {
+        self.admin.set_draining();
+        self.shutdown.cancel();
+        let drained = self.server.await.expect("the server task neither panics nor is aborted");
+        self.watcher.abort();
+        self.admin_shutdown.cancel();
+        // The admin listener outlives the gateway: a drain is when operators look.
+        let _ = self.admin_server.await;
+        drained
+    }
+}
+
+fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+fn server_settings(settings: &policy::Server) -> server::ServerSettings {
+    server::ServerSettings { limits: settings.limits.clone(), timeouts: settings.timeouts.clone() }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = TcpListener::bind(address).await.and_then(|listener| {
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    bound.map_err(|error| StartError::Bind { address, error })
+}

@@ -1,0 +1,212 @@
+//! A snapshot: one immutable policy generation with its plugins compiled and its pools attached.
+
+mod build;
+mod matching;
+mod rehearse;
+mod resolve;
+mod store;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::admitted::{self, Admitted};
+use crate::decision::{FindTenant, Placement, RequestHead};
+use crate::error::{Code, Refusal};
+use crate::policy::{Name, Policy, Query};
+use crate::telemetry::Metrics;
+use crate::{forward, sql};
+
+pub use build::{BuildError, Builder};
+pub use matching::Captures;
+pub use rehearse::{FailedExpectation, Rehearsal};
+pub use resolve::{Resolution, ResolvedBy, Step};
+pub use store::{LiveGenerations, SnapshotStore};
+
+use build::BoundUpstreams;
+use resolve::{Agreement, Resolver, Surroundings, resolve};
+
+/// One policy generation, ready to serve. A request loads one and keeps it to its end.
+pub struct Snapshot {
+    generation: u64,
+    loaded_at: SystemTime,
+    policy: Policy,
+    routes: Vec<Route>,
+    upstreams: BoundUpstreams,
+    databases: Vec<Arc<sql::Database>>,
+    plugins: Vec<Arc<crate::plugin::LoadedPlugin>>,
+    directory: Arc<dyn FindTenant>,
+    metrics: Arc<Metrics>,
+}
+
+/// A route bound to what it uses.
+pub struct Route {
+    policy: Arc<crate::policy::Route>,
+    tenant: TenantRule,
+    target: Target,
+}
+
+enum TenantRule {
+    None,
+    Resolve(Agreement, Vec<Resolver>),
+}
+
+/// What a route does, bound to the upstream or databases that do it.
+pub enum Target {
+    /// Forwards.
+    Forward(Arc<forward::Upstream>),
+    /// Runs a named query.
+    Query(Arc<Query>),
+}
+
+/// A request whose route is known.
+pub struct Matched<'s> {
+    snapshot: &'s Snapshot,
+    route: &'s Route,
+    /// What the route's path captured.
+    pub captures: Captures,
+}
+
+/// On whose behalf a target acts: an admitted tenant, or a route that says `tenant: none`.
+#[derive(Debug)]
+pub enum Caller {
+    /// A tenant, and where its resolver placed the request.
+    Tenant {
+        /// The proof of admission.
+        admitted: Admitted,
+        /// Headers, upstream and reason that a plugin gave.
+        placement: Placement,
+        /// The resolver that named the tenant.
+        by: ResolvedBy,
+    },
+    /// No tenant, because the policy's author said so.
+    NoTenant,
+}
+
+impl Snapshot {
+    /// Counts up with every policy that came into force in this process.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// When it was built.
+    pub fn loaded_at(&self) -> SystemTime {
+        self.loaded_at
+    }
+
+    /// Whether the two serve alike: the same policy text, with the same plugins.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.policy.hash == other.policy.hash
+            && self.plugins.len() == other.plugins.len()
+            && self.plugins.iter().zip(&other.plugins).all(|(own, others)| Arc::ptr_eq(own, others))
+    }
+
+    /// The policy inside.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The plugins inside, in the policy's order.
+    pub fn plugins(&self) -> &[Arc<crate::plugin::LoadedPlugin>] {
+        &self.plugins
+    }
+
+    /// The first route that takes the request.
+    ///
+    /// # Errors
+    /// `route-not-found`.
+    pub fn route(&self, head: &RequestHead) -> Result<Matched<'_>, Refusal> {
+        self.routes
+            .iter()
+            .find_map(|route| {
+                let captures = matching::matches(&route.policy.matches, head)?;
+                Some(Matched { snapshot: self, route, captures })
+            })
+            .ok_or_else(|| {
+                Refusal::new(Code::RouteNotFound, "no route takes this method, host and path").because(format!(
+                    "{} {}{}",
+                    head.method,
+                    head.authority,
+                    head.uri.path()
+                ))
+            })
+    }
+
+    /// The upstream that a plugin chose by name.
+    ///
+    /// # Errors
+    /// `plugin-failed` where the policy has none of that name: a guess could reach a stranger.
+    pub fn upstream(&self, name: &str) -> Result<&Arc<forward::Upstream>, Refusal> {
+        self.upstreams.get(name).ok_or_else(|| {
+            Refusal::new(Code::PluginFailed, "the request cannot be placed now")
+                .because(format!("a plugin chose the upstream `{name}`, which the policy does not have"))
+        })
+    }
+
+    /// The database of that name.
+    ///
+    /// # Errors
+    /// `internal-error`: names are checked when a policy or a tenant is read.
+    pub fn database(&self, name: &str) -> Result<&Arc<sql::Database>, Refusal> {
+        self.databases.iter().find(|database| &*database.settings().name == name).ok_or_else(|| {
+            Refusal::new(Code::InternalError, "the request cannot be served")
+                .because(format!("no database `{name}` in the policy"))
+        })
+    }
+
+    fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings { directory: &self.directory, metrics: &self.metrics }
+    }
+}
+
+impl<'s> Matched<'s> {
+    /// The route's name.
+    pub fn name(&self) -> &'s Name {
+        &self.route.policy.name
+    }
+
+    /// What the route does.
+    pub fn target(&self) -> &'s Target {
+        &self.route.target
+    }
+
+    /// Resolves the request's tenant, looks it up and admits it.
+    ///
+    /// # Errors
+    /// Every refusal between a matched route and an admitted tenant.
+    pub async fn admit(&self, head: &Arc<RequestHead>) -> Result<Caller, Refusal> {
+        self.admit_resolved(self.resolve(head, None).await?).await
+    }
+
+    /// [`Matched::admit`], with what each resolver said.
+    pub async fn explain(&self, head: &Arc<RequestHead>) -> (Vec<Step>, Result<Caller, Refusal>) {
+        let mut trail = Vec::new();
+        let caller = match self.resolve(head, Some(&mut trail)).await {
+            Ok(resolution) => self.admit_resolved(resolution).await,
+            Err(refusal) => Err(refusal),
+        };
+        (trail, caller)
+    }
+
+    /// The tenant that the resolvers name; `None` where the route serves none.
+    async fn resolve(
+        &self,
+        head: &Arc<RequestHead>,
+        trail: Option<&mut Vec<Step>>,
+    ) -> Result<Option<Resolution>, Refusal> {
+        let TenantRule::Resolve(agreement, resolvers) = &self.route.tenant else { return Ok(None) };
+        resolve(*agreement, resolvers, head, self.snapshot.surroundings(), trail).await.map(Some)
+    }
+
+    async fn admit_resolved(&self, resolution: Option<Resolution>) -> Result<Caller, Refusal> {
+        let Some(Resolution { placement, by }) = resolution else { return Ok(Caller::NoTenant) };
+        let found = self.snapshot.directory.find(&placement.tenant).await.map_err(|error| {
+            Refusal::new(Code::DirectoryUnavailable, "tenants cannot be looked up now; try again later")
+                .because(error)
+        })?;
+        let tenant = found.ok_or_else(|| {
+            Refusal::new(Code::TenantUnknown, format!("there is no tenant `{}`", placement.tenant))
+        })?;
+        let admitted = admitted::admit(tenant)?;
+        Ok(Caller::Tenant { admitted, placement, by })
+    }
+}

@@ -1,0 +1,283 @@
+//! Runs a route's resolvers: from a request to the tenant that it names, or to a refusal.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use cookie::Cookie;
+use http::header::COOKIE;
+
+use super::matching::{match_host, match_path};
+use crate::decision::{Decision, Denial, FindTenant, Placement, RequestHead};
+use crate::error::{Code, Refusal};
+use crate::plugin::{FailureClass, LoadedPlugin};
+use crate::policy::{HostMatch, OnFailure, PathMatch, Resolver as Rule};
+use crate::telemetry::Metrics;
+use crate::tenant::TenantId;
+
+/// A resolver with its plugin loaded.
+#[derive(Debug)]
+pub(super) enum Resolver {
+    Header(http::HeaderName),
+    Host(HostMatch),
+    Path(PathMatch),
+    Query(String),
+    Cookie(String),
+    Plugin(Arc<LoadedPlugin>),
+}
+
+/// How several resolvers agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Agreement {
+    First,
+    All,
+}
+
+/// A tenant that resolvers named, and which of them did. Only the directory knows whether it
+/// exists.
+#[derive(Debug)]
+pub struct Resolution {
+    /// Where the request goes.
+    pub placement: Placement,
+    /// The resolver that named the tenant, for the record.
+    pub by: ResolvedBy,
+}
+
+/// The resolver that named a tenant.
+#[derive(Debug, Clone)]
+pub struct ResolvedBy {
+    /// Its kind: `header`, `host`, `path`, `query`, `cookie` or `plugin`.
+    pub kind: &'static str,
+    /// The plugin, where it was one.
+    pub plugin: Option<Arc<LoadedPlugin>>,
+}
+
+/// What resolvers need besides the request.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    pub(super) directory: &'a Arc<dyn FindTenant>,
+    pub(super) metrics: &'a Metrics,
+}
+
+/// One resolver's word, for `explain`.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The resolver, as the policy writes it.
+    pub resolver: String,
+    /// What it said.
+    pub said: String,
+}
+
+/// Asks the resolvers in order. A `trail`, where there is one, gets what each said; live traffic
+/// has none.
+pub(super) async fn resolve(
+    agreement: Agreement,
+    resolvers: &[Resolver],
+    head: &Arc<RequestHead>,
+    around: Surroundings<'_>,
+    mut trail: Option<&mut Vec<Step>>,
+) -> Result<Resolution, Refusal> {
+    let mut agreed: Option<Resolution> = None;
+    let mut failure: Option<Refusal> = None;
+    for resolver in resolvers {
+        let said = resolver.decide(head, around).await;
+        if let Some(trail) = trail.as_deref_mut() {
+            trail.push(Step::new(resolver, &said));
+        }
+        let decision = match said {
+            Ok(decision) => decision,
+            Err(refusal) if agreement == Agreement::First && resolver.may_fail(&refusal) => {
+                failure = Some(refusal);
+                continue;
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        match (decision, agreement) {
+            (Decision::Deny(denial), _) => return Err(denied(denial)),
+            (Decision::Place(placement), Agreement::First) => {
+                return Ok(Resolution { placement, by: resolver.name() });
+            }
+            (Decision::Place(placement), Agreement::All) => match &mut agreed {
+                None => agreed = Some(Resolution { placement, by: resolver.name() }),
+                Some(earlier) => merge(&mut earlier.placement, placement)?,
+            },
+            (Decision::Next, Agreement::First) => {}
+            (Decision::Next, Agreement::All) => return Err(missing(resolvers, agreement)),
+        }
+    }
+    // A plugin that failed may have been the one to name the tenant: that is not the client's fault.
+    agreed.ok_or_else(|| failure.unwrap_or_else(|| missing(resolvers, agreement)))
+}
+
+impl Resolver {
+    async fn decide(&self, head: &Arc<RequestHead>, around: Surroundings<'_>) -> Result<Decision, Refusal> {
+        let key = match self {
+            Self::Header(name) => head.header_once(name)?.map(str::to_owned),
+            Self::Host(pattern) => match_host(pattern, &head.host).map(str::to_owned),
+            Self::Path(pattern) => match_path(pattern, head.uri.path())
+                .and_then(|captures| captures.get(TENANT_CAPTURE).map(str::to_owned)),
+            Self::Query(name) => query_field(head, name)?,
+            Self::Cookie(name) => cookie_value(head, name)?,
+            Self::Plugin(plugin) => return ask(plugin, head, around).await,
+        };
+        let Some(key) = key else { return Ok(Decision::Next) };
+        let tenant: TenantId = key.parse().map_err(|error| {
+            // What cannot be an id cannot be known; to try the next resolver would be to guess.
+            Refusal::new(Code::TenantUnknown, format!("there is no such tenant: {error}"))
+        })?;
+        Ok(Decision::Place(tenant.into()))
+    }
+
+    fn may_fail(&self, refusal: &Refusal) -> bool {
+        matches!(self, Self::Plugin(plugin)
+            if plugin.settings().on_failure == OnFailure::Next && refusal.code() == Code::PluginFailed)
+    }
+
+    fn name(&self) -> ResolvedBy {
+        let plugin = if let Self::Plugin(plugin) = self { Some(Arc::clone(plugin)) } else { None };
+        ResolvedBy { kind: self.kind(), plugin }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Header(_) => "header",
+            Self::Host(_) => "host",
+            Self::Path(_) => "path",
+            Self::Query(_) => "query",
+            Self::Cookie(_) => "cookie",
+            Self::Plugin(_) => "plugin",
+        }
+    }
+
+    /// The resolver as a client would recognise it, for `tenant-missing` and `explain`.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Header(name) => format!("the header `{name}`"),
+            Self::Host(HostMatch::Label { prefix, suffix }) => {
+                format!("the host `{prefix}{{tenant}}{suffix}`")
+            }
+            Self::Host(HostMatch::Exact(host)) => format!("the host `{host}`"),
+            Self::Path(_) => "the path".into(),
+            Self::Query(name) => format!("the query field `{name}`"),
+            Self::Cookie(name) => format!("the cookie `{name}`"),
+            Self::Plugin(plugin) => format!("the plugin `{}`", plugin.name()),
+        }
+    }
+
+    /// Binds a resolver of the policy to its loaded plugin.
+    pub(super) fn bind(rule: &Rule, plugin: impl Fn(&str) -> Arc<LoadedPlugin>) -> Self {
+        match rule {
+            Rule::Header(name) => Self::Header(name.clone()),
+            Rule::Host(pattern) => Self::Host(pattern.clone()),
+            Rule::Path(pattern) => Self::Path(pattern.clone()),
+            Rule::Query(name) => Self::Query(name.clone()),
+            Rule::Cookie(name) => Self::Cookie(name.clone()),
+            Rule::Plugin(settings) => Self::Plugin(plugin(&settings.name)),
+        }
+    }
+}
+
+/// The capture that a `path` resolver reads.
+const TENANT_CAPTURE: &str = "tenant";
+
+async fn ask(
+    plugin: &Arc<LoadedPlugin>,
+    head: &Arc<RequestHead>,
+    around: Surroundings<'_>,
+) -> Result<Decision, Refusal> {
+    let started = Instant::now();
+    let decided = plugin.resolve(head, Arc::clone(around.directory)).await;
+    let outcome = match &decided {
+        Ok(Decision::Place(_)) => "place",
+        Ok(Decision::Next) => "next",
+        Ok(Decision::Deny(_)) => "deny",
+        Err(failure) => failure.class.as_str(),
+    };
+    around.metrics.plugin_called(plugin.name(), outcome, started.elapsed());
+    decided.map_err(|failure| {
+        let cause = format!(
+            "plugin `{}` version {}: {}: {}",
+            plugin.name(),
+            plugin.version(),
+            failure.class.as_str(),
+            failure.message
+        );
+        if failure.class == FailureClass::DirectoryUnavailable {
+            return Refusal::new(Code::DirectoryUnavailable, "tenants cannot be looked up now; try again later")
+                .because(cause);
+        }
+        Refusal::new(Code::PluginFailed, "the tenant cannot be resolved now; try again later").because(cause)
+    })
+}
+
+impl Step {
+    fn new(resolver: &Resolver, said: &Result<Decision, Refusal>) -> Self {
+        let said = match said {
+            Ok(Decision::Place(placement)) => {
+                let reason = placement.reason.as_ref().map(|reason| format!(" because {reason}"));
+                format!("tenant `{}`{}", placement.tenant, reason.unwrap_or_default())
+            }
+            Ok(Decision::Next) => "names no tenant".to_owned(),
+            Ok(Decision::Deny(denial)) => {
+                format!("denied with {} `{}`: {}", denial.status.as_u16(), denial.code, denial.message)
+            }
+            Err(refusal) => format!("refused: {refusal}"),
+        };
+        Self { resolver: resolver.describe(), said }
+    }
+}
+
+fn merge(agreed: &mut Placement, other: Placement) -> Result<(), Refusal> {
+    if agreed.tenant != other.tenant {
+        return Err(Refusal::new(
+            Code::TenantAmbiguous,
+            "the request names two different tenants; every place that names one must name the same",
+        )
+        .because(format!("`{}` and `{}`", agreed.tenant, other.tenant)));
+    }
+    if agreed.upstream.is_some() && other.upstream.is_some() && agreed.upstream != other.upstream {
+        return Err(Refusal::new(Code::PluginFailed, "the request cannot be placed now")
+            .because("two plugins chose different upstreams"));
+    }
+    agreed.headers.extend(other.headers);
+    agreed.upstream = agreed.upstream.take().or(other.upstream);
+    agreed.reason = agreed.reason.take().or(other.reason);
+    Ok(())
+}
+
+fn denied(denial: Denial) -> Refusal {
+    Refusal::new(Code::Denied, denial.message).with_status(denial.status).with_extension("denial", denial.code)
+}
+
+fn missing(resolvers: &[Resolver], agreement: Agreement) -> Refusal {
+    let places: Vec<String> = resolvers.iter().map(Resolver::describe).collect();
+    let joint = if agreement == Agreement::All { " and " } else { " or " };
+    Refusal::new(Code::TenantMissing, format!("name the tenant in {}", places.join(joint)))
+}
+
+fn query_field(head: &RequestHead, name: &str) -> Result<Option<String>, Refusal> {
+    let query = head.uri.query().unwrap_or_default();
+    let values = form_urlencoded::parse(query.as_bytes()).filter(|(field, _)| field == name);
+    only(values.map(|(_, value)| value.into_owned()), || format!("the query field `{name}`"))
+}
+
+fn cookie_value(head: &RequestHead, name: &str) -> Result<Option<String>, Refusal> {
+    let pairs = head.headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let values = pairs
+        .flat_map(Cookie::split_parse_encoded)
+        .filter_map(Result::ok)
+        .filter(|cookie| cookie.name() == name)
+        .map(|cookie| cookie.value().to_owned());
+    only(values, || format!("the cookie `{name}`"))
+}
+
+/// The only value, if any; several, even equal ones, are more than a careful reader would accept.
+fn only(
+    mut values: impl Iterator<Item = String>,
+    what: impl Fn() -> String,
+) -> Result<Option<String>, Refusal> {
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(Refusal::new(Code::TenantAmbiguous, format!("{} must be given once", what())));
+    }
+    Ok(first.filter(|value| !value.is_empty()))
+}

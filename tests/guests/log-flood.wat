@@ -1,0 +1,21 @@
+;; Logs a thousand lines, then places the request.
+(module
+  (import "innkeeper:policy/types@0.1.0" "[resource-drop]request" (func $drop (param i32)))
+  (import "innkeeper:policy/log@0.1.0" "write" (func $log (param i32 i32 i32 i32)))
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    i32.const 4096)
+  (func (export "configure") (param i32 i32) (result i32)
+    i32.const 16)
+  (func (export "resolve") (param i32) (result i32)
+    (call $drop (local.get 0))
+    (loop $again
+      (call $log (i32.const 300) (i32.const 4) (i32.const 310) (i32.const 12))
+      (global.set $lines (i32.add (global.get $lines) (i32.const 1)))
+      (br_if $again (i32.lt_u (global.get $lines) (i32.const 1000))))
+    i32.const 64)
+  (global $lines (mut i32) (i32.const 0))
+  (data (i32.const 64) "\00\00\00\00\00\00\00\00\00\01\00\00\04\00\00\00\00\00\00\00\00\00\00\00")
+  (data (i32.const 256) "acme")
+  (data (i32.const 300) "warn")
+  (data (i32.const 310) "a line\1b[31m!"))

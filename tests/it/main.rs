@@ -1,0 +1,4 @@
+//! Tests from where a user stands: real sockets, real PostgreSQL, real WebAssembly.
+
+mod guests;
+mod plugins;

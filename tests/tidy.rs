@@ -128,6 +128,19 @@ const RULES: &[Rule] = &[
         ],
     },
     Rule {
+        name: "one hand stores a snapshot",
+        check: one_hand_stores_a_snapshot,
+        bad: &[
+            ("src/snapshot/store.rs", "use arc_swap::ArcSwap;\nfn publish(&self) {}\n"),
+            ("src/reload.rs", "self.store.publish(next);\n"),
+            ("src/gateway.rs", "use arc_swap::ArcSwap;\nself.snapshots.publish(snapshot);\n"),
+        ],
+        finds: &[
+            "src/gateway.rs:1: says `ArcSwap`: what can be swapped is kept in src/snapshot/store.rs",
+            "src/gateway.rs:2: says `.publish(`: only the reloader stores a snapshot",
+        ],
+    },
+    Rule {
         name: "texts travel",
         check: texts_travel,
         bad: &[
@@ -263,6 +276,24 @@ fn rooms_know_only_what_they_may(house: &[File]) -> Vec<String> {
                 for word in words.iter().filter(|word| names(line, word)) {
                     findings.push(format!("{}:{}: says `{word}`: {why}", file.path, index + 1));
                 }
+            }
+        }
+    }
+    findings
+}
+
+/// A request keeps its snapshot because nobody can swap what it holds, and nobody but the reloader
+/// can put another one in force.
+fn one_hand_stores_a_snapshot(house: &[File]) -> Vec<String> {
+    let hands = [
+        ("ArcSwap", "src/snapshot/store.rs", "what can be swapped is kept in src/snapshot/store.rs"),
+        (".publish(", "src/reload", "only the reloader stores a snapshot"),
+    ];
+    let mut findings = Vec::new();
+    for file in house.iter().filter(|file| file.is_product()) {
+        for (word, _, why) in hands.iter().filter(|(_, hand, _)| !file.path.starts_with(hand)) {
+            for (index, _) in file.shipped.lines().enumerate().filter(|(_, line)| line.contains(word)) {
+                findings.push(format!("{}:{}: says `{word}`: {why}", file.path, index + 1));
             }
         }
     }

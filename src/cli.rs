@@ -1,12 +1,12 @@
 //! The command line: one module a command, all of the same shape.
 
-pub mod check;
+// pub mod check;
 pub mod completions;
-pub mod demo;
+// pub mod demo;
 pub mod explain;
 pub mod log;
 pub mod plugin;
-pub mod schema;
+// pub mod schema;
 pub mod serve;
 
 use std::process::ExitCode;
@@ -32,16 +32,13 @@ pub struct Cli {
 enum Command {
     /// Serve a policy, and reload it whenever its files change.
     Serve(serve::Args),
-    /// Check policies and run their tests; exit 1 on any error.
-    Check(check::Args),
+    // Check(check::Args),
     /// Tell what would become of a request, and why, without sending it.
     Explain(explain::Args),
-    /// Start a private PostgreSQL, two tenants, a legacy application and a gateway before them.
-    Demo(demo::Args),
+    // Demo(demo::Args),
     /// Build plugins.
     Plugin(plugin::Args),
-    /// Print the JSON Schema of the policy, for editors.
-    Schema(schema::Args),
+    // Schema(schema::Args),
     /// Print completions for a shell.
     Completions(completions::Args),
 }
@@ -57,11 +54,11 @@ pub fn run() -> ExitCode {
     runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(args, &log).await,
-            Command::Check(args) => check::run(args, &log).await,
+            // Command::Check(args) => check::run(args, &log).await,
             Command::Explain(args) => explain::run(args, &log).await,
-            Command::Demo(args) => demo::run(args, &log).await,
+            // Command::Demo(args) => demo::run(args, &log).await,
             Command::Plugin(args) => plugin::run(&args),
-            Command::Schema(args) => schema::run(&args),
+            // Command::Schema(args) => schema::run(&args),
             Command::Completions(args) => completions::run(&args),
         }
     })

@@ -20,8 +20,8 @@ pub mod policy;
 pub mod directory;
 pub mod forward;
 pub mod plugin;
-pub mod policy_files;
 pub mod sql;
+pub mod surroundings;
 
 // Floor 3: a policy with everything attached, ready to serve.
 pub mod snapshot;

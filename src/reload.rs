@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use crate::policy::{Diagnostics, Policy};
-use crate::policy_files::PolicyFiles;
+use crate::surroundings::ProcessSurroundings;
 use crate::snapshot::{BuildError, Builder, Snapshot, SnapshotStore};
 use crate::telemetry::{Metrics, ResultLabel};
 
@@ -135,7 +135,7 @@ impl Reloader {
 }
 
 async fn build(path: &Path, builder: &Builder, current: Option<&Snapshot>) -> Result<Snapshot, ReloadError> {
-    let (policy, warnings) = Policy::parse(path, &PolicyFiles).map_err(ReloadError::Policy)?;
+    let (policy, warnings) = Policy::parse(path, &ProcessSurroundings).map_err(ReloadError::Policy)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }

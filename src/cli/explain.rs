@@ -13,7 +13,7 @@ use crate::decision::RequestHead;
 use crate::error::Refusal;
 use crate::plugin::{HostSettings, PluginHost};
 use crate::policy::{Policy, SampleRequest};
-use crate::policy_files::PolicyFiles;
+use crate::surroundings::ProcessSurroundings;
 use crate::snapshot::{Builder, Caller, Snapshot, Step, Target};
 use crate::telemetry::Metrics;
 
@@ -54,7 +54,7 @@ pub async fn run(args: Args, _: &Log) -> ExitCode {
 }
 
 async fn load(args: &Args) -> Result<Snapshot, String> {
-    let (policy, _) = Policy::parse(&args.policy, &PolicyFiles).map_err(|error| error.to_string())?;
+    let (policy, _) = Policy::parse(&args.policy, &ProcessSurroundings).map_err(|error| error.to_string())?;
     let host = PluginHost::new(HostSettings::default()).map_err(|error| error.to_string())?;
     let builder = Builder::new(host, Metrics::new());
     builder.build(policy, None).await.map_err(|error| error.to_string())

@@ -24,6 +24,13 @@ pub struct Database {
     pub shared_schemas: Vec<SchemaName>,
 }
 
+impl Database {
+    /// `statement_timeout` where none is given.
+    pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+    /// `idle_in_transaction_timeout` where none is given.
+    pub(super) const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+}
+
 /// How many connections are kept, and how long one is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolSettings {

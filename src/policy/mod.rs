@@ -1,14 +1,24 @@
 //! The policy: the YAML document as written, and the policy as resolved. No I/O happens here.
 
 mod database;
+mod decode;
+mod diagnostic;
 mod directory;
+mod document;
 mod expectation;
+mod interpolate;
+mod leaf;
+mod load;
+mod mask;
 mod plugin;
 mod query;
+mod resolve;
 mod route;
 mod secret;
 mod server;
+mod source;
 mod upstream;
+mod yaml;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,8 +26,10 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 pub use database::{Database, PoolSettings};
+pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};
 pub use directory::{DirectorySource, QualifiedName, TableDirectory};
 pub use expectation::{Expectation, Expected, SampleRequest};
+pub use load::Surroundings;
 pub use plugin::{Instances, OnFailure, Plugin, PluginLimits};
 pub use query::{DeclaredSchema, Param, ParamSource, ParamType, Query, ResultShape, Statement};
 pub use route::{HostMatch, PathMatch, PathSegment, Resolver, Route, RouteMatch, Target, TenantRule};

@@ -38,11 +38,11 @@ pub struct RouteMatch {
 pub enum HostMatch {
     /// This host.
     Exact(String),
-    /// One label before this suffix, which starts with a dot.
+    /// One label, not empty and without a dot, between a prefix and a suffix.
     Label {
-        /// What stands before the label, inside the first one (`t-{tenant}.example.com`).
+        /// What stands before the label, often nothing: `t-` in `t-{tenant}.example.com`.
         prefix: String,
-        /// What follows the label.
+        /// What follows the label: `.example.com`.
         suffix: String,
     },
 }

@@ -27,6 +27,22 @@ pub struct Upstream {
     pub pool_max_idle: usize,
 }
 
+impl Upstream {
+    /// An upstream with these endpoints, and every setting at its default.
+    pub fn new(name: Name, endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            name,
+            endpoints,
+            http2: false,
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(30),
+            body_idle_timeout: Duration::from_secs(60),
+            pool_idle_timeout: Duration::from_secs(60),
+            pool_max_idle: 256,
+        }
+    }
+}
+
 /// One address of an upstream: `http://host:port`, without a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {

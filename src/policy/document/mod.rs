@@ -1,0 +1,87 @@
+//! The policy document as written: its maps and keys, before any name in it is looked up. The doc
+//! comments here are the descriptions in the JSON Schema.
+
+mod expectation;
+mod query;
+mod route;
+mod sources;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::AccessLog;
+use super::decode::{Located, Named, OneOrMany, record};
+use super::leaf::{DurationOrZero, Size, Version};
+
+pub(crate) use expectation::{Expect, Request, Test};
+pub(crate) use query::{Param, Query};
+pub(crate) use route::{Match, PathPattern, Presence, Resolver, Route, TenantRule};
+pub(crate) use sources::{Database, Plugin, Table, TenantEntry, TenantFile, Tenants, Upstream};
+
+record! {
+    /// An Innkeeper policy.
+    Policy is "the policy";
+    /// The version of this grammar: 1. An included file may leave it out.
+    #[schemars(required)]
+    #[expect(dead_code, reason = "there is one version: reading it is all that it takes")]
+    version: Option<Located<Version>>,
+    /// Further files of the same shape: their maps are merged, their lists appended.
+    include: Option<Vec<Located<String>>>,
+    /// Listeners, limits and timeouts.
+    server: Option<Server>,
+    /// PostgreSQL databases by name.
+    databases: Option<Named<Database>>,
+    /// Where tenants are looked up.
+    tenants: Option<Tenants>,
+    /// WASM plugins by name.
+    plugins: Option<Named<Plugin>>,
+    /// Backends by name.
+    upstreams: Option<Named<Upstream>>,
+    /// Routes in the order in which they are tried.
+    routes: Option<Vec<Route>>,
+    /// Requests and what must become of them; one that fails refuses the policy.
+    tests: Option<Vec<Test>>,
+}
+
+record! {
+    /// How the process faces its clients and its operator.
+    Server is "`server`";
+    /// Address or addresses of the gateway. Default `127.0.0.1:8080`.
+    listen: Option<OneOrMany<Located<SocketAddr>>>,
+    /// Address of the admin listener. Default `127.0.0.1:9901`.
+    admin: Option<Located<SocketAddr>>,
+    /// Size limits.
+    limits: Option<Limits>,
+    /// Timeouts.
+    timeouts: Option<Timeouts>,
+    /// Whether one record a request is written to the log: `on` (default) or `off`.
+    access_log: Option<Located<AccessLog>>,
+}
+
+record! {
+    /// Size limits.
+    Limits is "`limits`";
+    /// Header section of a request. Default 64KiB.
+    header_bytes: Option<Located<Size>>,
+    /// Header fields of a request. Default 100.
+    header_count: Option<Located<u32>>,
+    /// Body of a request. Default 100MiB.
+    body_bytes: Option<Located<Size>>,
+    /// Body that a query route reads. Default 1MiB.
+    query_body_bytes: Option<Located<Size>>,
+    /// Open client connections. Default 10000.
+    connections: Option<Located<u32>>,
+}
+
+record! {
+    /// Timeouts towards clients.
+    Timeouts is "`timeouts`";
+    /// Until a request's header section is complete. Default 10s.
+    header_read: Option<Located<Duration>>,
+    /// Between two pieces of a request body. Default 30s.
+    body_idle: Option<Located<Duration>>,
+    /// A connection without a request. Default 75s.
+    keep_alive: Option<Located<Duration>>,
+    /// What requests in flight are given after SIGTERM. Default 30s.
+    drain: Option<Located<DurationOrZero>>,
+}

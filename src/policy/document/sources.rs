@@ -1,0 +1,152 @@
+//! What routes refer to, as written: databases, tenants, plugins, upstreams.
+
+use std::time::Duration;
+
+use crate::policy::decode::{Json, Located, NonEmpty, Required, record};
+use crate::policy::leaf::{DatabaseUrl, DurationOrZero, Protocol, Sha256, Size, StateWord};
+use crate::policy::{Endpoint, Instances, OnFailure, QualifiedName};
+use crate::tenant::{Isolation, RoleName, SchemaName, TenantId, TenantSchema};
+
+record! {
+    /// A PostgreSQL database.
+    Database is "a database";
+    /// Its connection URL; take it from the environment: `${DATABASE_URL}`.
+    url: Required<Located<DatabaseUrl>>,
+    /// What holds the wall between tenants: `schema` (default) or `role`.
+    isolation: Option<Located<Isolation>>,
+    /// The pool of connections to it.
+    pool: Option<Pool>,
+    /// How long a tenant's statement may run. Default 30s.
+    statement_timeout: Option<Located<Duration>>,
+    /// How long a tenant's transaction may idle. Default 10s.
+    idle_in_transaction_timeout: Option<Located<Duration>>,
+    /// Schemas searched after the tenant's own; `public` only if written here.
+    shared_schemas: Option<Vec<Located<SchemaName>>>,
+}
+
+record! {
+    /// How many connections are kept, and for how long.
+    Pool is "`pool`";
+    /// Connections at most. Default 10.
+    max_connections: Option<Located<u32>>,
+    /// How long a request waits for a connection. Default 2s.
+    acquire_timeout: Option<Located<Duration>>,
+    /// How long a connection may idle. Default 10m.
+    idle_timeout: Option<Located<Duration>>,
+    /// How long a connection lives. Default 30m.
+    max_lifetime: Option<Located<Duration>>,
+}
+
+record! {
+    /// Where tenants are looked up: exactly one of `list`, `file` and `table`.
+    Tenants is "`tenants`";
+    /// The tenants themselves.
+    list: Option<Vec<TenantEntry>>,
+    /// A YAML file with the list.
+    file: Option<Located<String>>,
+    /// A PostgreSQL table with a row for each tenant.
+    table: Option<Table>,
+}
+
+record! {
+    /// A file of tenants that is a map.
+    TenantFile is "a tenants file";
+    /// The tenants.
+    list: Option<Vec<TenantEntry>>,
+    /// The tenants.
+    tenants: Option<Vec<TenantEntry>>,
+}
+
+record! {
+    /// One tenant.
+    TenantEntry is "a tenant", later ["limits"];
+    /// Its id, as resolvers name it.
+    id: Required<Located<TenantId>>,
+    /// Its own schema.
+    schema: Required<Located<TenantSchema>>,
+    /// The role that its statements run as at level `role`.
+    role: Option<Located<RoleName>>,
+    /// The database that it lives in, where that is not the query's own.
+    database: Option<Located<String>>,
+    /// `active` (default), `suspended` or `held`.
+    state: Option<Located<StateWord>>,
+    /// What clients of a held tenant are told to wait. Default 5s.
+    retry_after: Option<Located<Duration>>,
+    /// A stronger isolation level than its database's.
+    isolation: Option<Located<Isolation>>,
+}
+
+record! {
+    /// A table with a row for each tenant; `id`, `schema`, `role`, `state`, `isolation` and
+    /// `database_column` name its columns.
+    Table is "`table`", later ["limits", "retry_after"];
+    /// The database that holds it.
+    database: Required<Located<String>>,
+    /// The table, with or without its schema.
+    name: Required<Located<QualifiedName>>,
+    /// Column with the tenant's id. Default `id`.
+    id: Option<Located<String>>,
+    /// Column with the tenant's schema. Default `schema`.
+    schema: Option<Located<String>>,
+    /// Column with the tenant's role.
+    role: Option<Located<String>>,
+    /// Column with the name of the tenant's database in this policy.
+    database_column: Option<Located<String>>,
+    /// Column with the tenant's state.
+    state: Option<Located<String>>,
+    /// Column with the tenant's isolation level.
+    isolation: Option<Located<String>>,
+    /// How long a row is believed. Default 60s.
+    cache: Option<Located<DurationOrZero>>,
+    /// How long the absence of a row is believed. Default 5s.
+    negative_cache: Option<Located<DurationOrZero>>,
+    /// How long a row still serves after `cache` while the table cannot be read. Default 0s.
+    stale_if_error: Option<Located<DurationOrZero>>,
+    /// Tenants remembered at most. Default 100000.
+    max_entries: Option<Located<u64>>,
+}
+
+record! {
+    /// A WASM component with mapping rules.
+    Plugin is "a plugin";
+    /// The component's file, relative to this one.
+    path: Required<Located<String>>,
+    /// The SHA-256 that the file must have.
+    sha256: Option<Located<Sha256>>,
+    /// What the plugin is configured with: anything; it gets it as JSON.
+    config: Option<Json>,
+    /// What one call may use.
+    limits: Option<PluginLimits>,
+    /// `per-request` (default) or `reused`.
+    instances: Option<Located<Instances>>,
+    /// What a request gets when the plugin fails: `deny` (default) or `next`.
+    on_failure: Option<Located<OnFailure>>,
+}
+
+record! {
+    /// What one plugin call may use.
+    PluginLimits is "a plugin's `limits`";
+    /// Time of one call. Default 50ms.
+    time: Option<Located<Duration>>,
+    /// Memory of one instance. Default 16MiB.
+    memory: Option<Located<Size>>,
+}
+
+record! {
+    /// A backend.
+    Upstream is "an upstream";
+    /// Where it listens.
+    endpoints: Required<NonEmpty<Located<Endpoint>>>,
+    /// `http1` (default) or `http2`.
+    protocol: Option<Located<Protocol>>,
+    /// Time to connect. Default 2s.
+    connect_timeout: Option<Located<Duration>>,
+    /// Until the response's head. Default 30s.
+    response_timeout: Option<Located<Duration>>,
+    /// Between two pieces of a response body. Default 60s.
+    body_idle_timeout: Option<Located<Duration>>,
+    /// How long an unused connection is kept. Default 60s.
+    pool_idle_timeout: Option<Located<Duration>>,
+    /// Unused connections kept per endpoint. Default 256.
+    pool_max_idle: Option<Located<usize>>,
+}

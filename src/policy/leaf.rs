@@ -1,0 +1,429 @@
+//! How single values are spelled: numbers, durations, sizes, names, and words out of a list.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use http::uri::{Authority, Scheme};
+use http::{HeaderName, Method, StatusCode, Uri};
+use schemars::{Schema, json_schema};
+
+use super::decode::{Leaf, Unreadable};
+use super::yaml::{Scalar, ScalarKind};
+use super::{Endpoint, Instances, OnFailure, ParamType, QualifiedName, ResultShape};
+use crate::tenant::{Isolation, RoleName, SchemaName, TenantId, TenantSchema};
+
+impl Leaf for String {
+    const EXPECTED: &'static str = "a text";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        match scalar.kind {
+            ScalarKind::Bool => Err(Unreadable::Rule(format!(
+                "expected a text, got `{0}`, which YAML reads as yes or no: write \"{0}\" in quotes",
+                scalar.text
+            ))),
+            _ => Ok(scalar.text.clone()),
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": ["string", "number"] })
+    }
+}
+
+impl Leaf for bool {
+    const EXPECTED: &'static str = "`true` or `false`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        match (scalar.kind, scalar.text.as_str()) {
+            (ScalarKind::Bool | ScalarKind::Interpolated, "true") => Ok(true),
+            (ScalarKind::Bool | ScalarKind::Interpolated, "false") => Ok(false),
+            _ => Err(Unreadable::Kind),
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "boolean" })
+    }
+}
+
+macro_rules! whole_numbers {
+    ($($kind:ty: $expected:literal from $minimum:literal;)*) => {$(
+        impl Leaf for $kind {
+            const EXPECTED: &'static str = $expected;
+
+            fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+                if scalar.kind == ScalarKind::Text {
+                    return Err(Unreadable::Kind);
+                }
+                let number: $kind =
+                    scalar.text.replace('_', "").parse().map_err(|_| Unreadable::Kind)?;
+                if ($minimum..=<$kind>::MAX).contains(&number) { Ok(number) } else { Err(Unreadable::Kind) }
+            }
+
+            fn schema() -> Schema {
+                json_schema!({ "type": "integer", "minimum": $minimum })
+            }
+        }
+    )*};
+}
+whole_numbers! {
+    u32: "a whole number of at least 1" from 1;
+    u64: "a whole number of at least 1" from 1;
+    usize: "a whole number" from 0;
+}
+
+impl Leaf for f64 {
+    const EXPECTED: &'static str = "a number";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        let number: Self = match scalar.kind {
+            ScalarKind::Text | ScalarKind::Bool => return Err(Unreadable::Kind),
+            _ => scalar.text.replace('_', "").parse().map_err(|_| Unreadable::Kind)?,
+        };
+        if number.is_finite() { Ok(number) } else { Err(Unreadable::Kind) }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "number" })
+    }
+}
+
+/// A duration that may be zero, where zero switches something off.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DurationOrZero(pub Duration);
+
+impl Leaf for DurationOrZero {
+    const EXPECTED: &'static str = "a duration such as `5ms`, `2s`, `10m` or `1h`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        if scalar.text.parse::<f64>().is_ok_and(|number| number != 0.0) {
+            return Err(Unreadable::Rule(format!(
+                "a duration needs a unit: `{0}s` for seconds, `{0}ms` for milliseconds",
+                scalar.text
+            )));
+        }
+        humantime::parse_duration(scalar.text.trim()).map(Self).map_err(|_| Unreadable::Kind)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({
+            "type": ["string", "number"],
+            "pattern": "^\\s*(0|([0-9.]+\\s*[A-Za-zµ]+\\s*)+)$",
+            "examples": ["5ms", "2s", "10m", "1h"]
+        })
+    }
+}
+
+/// A duration above zero: a wait of no time at all would fail every request.
+impl Leaf for Duration {
+    const EXPECTED: &'static str = DurationOrZero::EXPECTED;
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        match DurationOrZero::read(scalar)?.0 {
+            Self::ZERO => Err(Unreadable::Rule("this duration must be longer than zero".into())),
+            longer => Ok(longer),
+        }
+    }
+
+    fn schema() -> Schema {
+        DurationOrZero::schema()
+    }
+}
+
+/// A number of bytes above zero.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size(pub u64);
+
+impl Leaf for Size {
+    const EXPECTED: &'static str = "a size such as `64KiB`, `16MiB` or `1GiB`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        match scalar.text.trim().parse::<ByteSize>() {
+            Ok(size) if size.as_u64() > 0 => Ok(Self(size.as_u64())),
+            Ok(_) => Err(Unreadable::Rule("this size must be larger than zero".into())),
+            Err(_) => Err(Unreadable::Kind),
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({
+            "anyOf": [
+                { "type": "string", "pattern": "^\\s*[0-9.]+\\s*[A-Za-z]*\\s*$", "examples": ["64KiB", "16MiB"] },
+                { "type": "integer", "minimum": 1 }
+            ]
+        })
+    }
+}
+
+impl Leaf for SocketAddr {
+    const EXPECTED: &'static str = "an address and port such as `127.0.0.1:8080` or `[::1]:8080`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        let text = scalar.text.as_str();
+        if let Some(port) =
+            text.strip_prefix(':').or(text.strip_prefix("*:")).or(text.parse::<u16>().ok().map(|_| text))
+        {
+            return Err(Unreadable::Rule(format!(
+                "a listener needs an address: `127.0.0.1:{port}` for this machine only, `0.0.0.0:{port}` for all"
+            )));
+        }
+        if let Some(port) = text.strip_prefix("localhost:") {
+            return Err(Unreadable::Rule(format!(
+                "a listener's address is a number: write `127.0.0.1:{port}` for `localhost`"
+            )));
+        }
+        text.parse().map_err(|_| Unreadable::Kind)
+    }
+}
+
+macro_rules! checked_names {
+    ($($kind:ty: $expected:literal;)*) => {$(
+        impl Leaf for $kind {
+            const EXPECTED: &'static str = $expected;
+
+            fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+                Ok(String::read(scalar)?.parse::<$kind>()?)
+            }
+
+            fn schema() -> Schema {
+                String::schema()
+            }
+        }
+    )*};
+}
+checked_names! {
+    TenantId: "a tenant id of 1 to 128 visible ASCII characters";
+    TenantSchema: "the name of a tenant's schema";
+    SchemaName: "the name of a schema";
+    RoleName: "the name of a role";
+    HeaderName: "the name of a header such as `X-Tenant-ID`";
+}
+
+impl Leaf for Method {
+    const EXPECTED: &'static str = "an HTTP method such as `GET`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        let upper = scalar.text.to_ascii_uppercase();
+        if upper != scalar.text {
+            return Err(Unreadable::Rule(format!("methods are written in capitals: `{upper}`")));
+        }
+        Self::from_bytes(scalar.text.as_bytes()).map_err(|_| Unreadable::Kind)
+    }
+}
+
+impl Leaf for StatusCode {
+    const EXPECTED: &'static str = "an HTTP status such as `404`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        scalar.text.parse().map_err(|_| Unreadable::Kind)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "integer", "minimum": 100, "maximum": 999 })
+    }
+}
+
+/// The SHA-256 of a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sha256(pub [u8; 32]);
+
+impl Leaf for Sha256 {
+    const EXPECTED: &'static str = "a SHA-256 in 64 hexadecimal digits";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        let mut bytes = [0; 32];
+        let digits: Option<Vec<u8>> =
+            scalar.text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+        match digits {
+            Some(digits) if digits.len() == 64 => {
+                for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+                    *byte = pair[0] << 4 | pair[1];
+                }
+                Ok(Self(bytes))
+            }
+            _ => Err(Unreadable::Kind),
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": ["string", "number"] })
+    }
+}
+
+/// A connection URL of PostgreSQL.
+#[derive(Debug, Clone)]
+pub(crate) struct DatabaseUrl(pub super::Secret);
+
+impl Leaf for DatabaseUrl {
+    const EXPECTED: &'static str =
+        "a connection URL such as `postgres://user:password@host:5432/database` or `${DATABASE_URL}`";
+    const SECRET: bool = true;
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        // The driver's own parser would look at the process's environment and home directory.
+        let url = url::Url::parse(&scalar.text).map_err(|_| Unreadable::Kind)?;
+        let authority = scalar.text.split_once("://").ok_or(Unreadable::Kind)?.1;
+        if !matches!(url.scheme(), "postgres" | "postgresql") || authority.is_empty() {
+            return Err(Unreadable::Kind);
+        }
+        Ok(Self(super::Secret::new(scalar.text.clone())))
+    }
+}
+
+impl Leaf for Endpoint {
+    const EXPECTED: &'static str = "an endpoint such as `http://127.0.0.1:9000`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        let rule = |text: &str| Err(Unreadable::Rule(text.into()));
+        let text = scalar.text.as_str();
+        if !text.contains("://") {
+            return Err(Unreadable::Rule(format!("an endpoint starts with its scheme: `http://{text}`")));
+        }
+        let uri: Uri = text.parse().map_err(|_| Unreadable::Kind)?;
+        if uri.scheme() == Some(&Scheme::HTTPS) {
+            return rule("`https` endpoints are not built yet: use `http`, on a network that you trust");
+        }
+        let Some(authority) = uri.authority().filter(|_| uri.scheme() == Some(&Scheme::HTTP)) else {
+            return Err(Unreadable::Kind);
+        };
+        if authority.as_str().contains('@') {
+            return rule("an endpoint must not carry a user or password");
+        }
+        if uri.query().is_some() || uri.path() != "/" || text.ends_with('/') || text.contains('#') {
+            return rule("an endpoint is a host and port only: a request keeps its own path and query");
+        }
+        if authority.port().is_some() && authority.port_u16().is_none_or(|port| port == 0) {
+            return rule("an endpoint's port is a number from 1 to 65535");
+        }
+        let authority = match authority.port() {
+            Some(_) => authority.clone(),
+            None => format!("{authority}:80").parse::<Authority>().map_err(|_| Unreadable::Kind)?,
+        };
+        Ok(Self { authority })
+    }
+}
+
+impl Leaf for QualifiedName {
+    const EXPECTED: &'static str = "a table such as `tenants` or `public.tenants`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        let part = |text: &str| text.parse::<SchemaName>().map(|name| name.as_str().to_owned());
+        match scalar.text.split('.').collect::<Vec<_>>().as_slice() {
+            [table] => Ok(Self { schema: None, table: part(table)? }),
+            [schema, table] => Ok(Self { schema: Some(part(schema)?), table: part(table)? }),
+            _ => Err(Unreadable::Kind),
+        }
+    }
+}
+
+/// The version of the document's grammar.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Version;
+
+impl Leaf for Version {
+    const EXPECTED: &'static str = "`1`, the only version of the policy document there is";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        if scalar.text == "1" { Ok(Self) } else { Err(Unreadable::Kind) }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "const": 1 })
+    }
+}
+
+/// A word out of a list, each with what it stands for.
+pub(crate) trait Word: Copy + 'static {
+    /// As in "expected …".
+    const EXPECTED: &'static str;
+    /// The words.
+    const WORDS: &'static [&'static str];
+    /// What each word stands for, in the same order.
+    const MEANINGS: &'static [Self];
+    /// Words that are understood but not built yet.
+    const LATER: &'static [&'static str] = &[];
+    /// Whether YAML's `true` and `false` are words too.
+    const BOOLEAN: bool = false;
+}
+
+impl<T: Word> Leaf for T {
+    const EXPECTED: &'static str = <T as Word>::EXPECTED;
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        let text = scalar.text.as_str();
+        if let Some(index) = T::WORDS.iter().position(|word| *word == text) {
+            return Ok(T::MEANINGS[index]);
+        }
+        if T::LATER.contains(&text) {
+            return Err(Unreadable::Rule(format!(
+                "`{text}` is not built yet: use `{}`",
+                T::WORDS.join("` or `")
+            )));
+        }
+        Err(Unreadable::Word(T::WORDS))
+    }
+
+    fn schema() -> Schema {
+        let mut words: Vec<serde_json::Value> = T::WORDS.iter().map(|word| (*word).into()).collect();
+        if T::BOOLEAN {
+            words.retain(|word| word != "true" && word != "false");
+            words.extend([true.into(), false.into()]);
+        }
+        json_schema!({ "enum": words })
+    }
+}
+
+/// A tenant's state as one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StateWord {
+    Active,
+    Suspended,
+    Held,
+}
+
+/// What an upstream speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+macro_rules! words {
+    ($($kind:ty, $expected:literal { $($word:literal => $meaning:expr,)* } $(later $later:expr)?;)*) => {$(
+        impl Word for $kind {
+            const EXPECTED: &'static str = $expected;
+            const WORDS: &'static [&'static str] = &[$($word),*];
+            const MEANINGS: &'static [Self] = &[$($meaning),*];
+            $(const LATER: &'static [&'static str] = $later;)?
+        }
+    )*};
+}
+words! {
+    Isolation, "`schema` or `role`" { "schema" => Self::Schema, "role" => Self::Role, } later &["login"];
+    StateWord, "`active`, `suspended` or `held`" {
+        "active" => Self::Active, "suspended" => Self::Suspended, "held" => Self::Held,
+    };
+    Protocol, "`http1` or `http2`" { "http1" => Self::Http1, "http2" => Self::Http2, };
+    Instances, "`per-request` or `reused`" { "per-request" => Self::PerRequest, "reused" => Self::Reused, };
+    OnFailure, "`deny` or `next`" { "deny" => Self::Deny, "next" => Self::Next, } later &["previous"];
+    ResultShape, "`rows`, `one`, `value` or `none`" {
+        "rows" => Self::Rows, "one" => Self::One, "value" => Self::Value, "none" => Self::None,
+    };
+    ParamType, "a type: `text`, `int`, `float`, `numeric`, `bool`, `uuid`, `date`, `timestamp` or `json`" {
+        "text" => Self::Text, "string" => Self::Text,
+        "int" => Self::Int, "integer" => Self::Int, "bigint" => Self::Int,
+        "float" => Self::Float, "numeric" => Self::Numeric,
+        "bool" => Self::Bool, "boolean" => Self::Bool,
+        "uuid" => Self::Uuid, "date" => Self::Date,
+        "timestamp" => Self::Timestamp, "timestamptz" => Self::Timestamp,
+        "json" => Self::Json, "jsonb" => Self::Json,
+    };
+}
+
+impl Word for super::AccessLog {
+    const EXPECTED: &'static str = "`on` or `off`";
+    const WORDS: &'static [&'static str] = &["on", "off", "true", "false"];
+    const MEANINGS: &'static [Self] = &[Self::On, Self::Off, Self::On, Self::Off];
+    const BOOLEAN: bool = true;
+}

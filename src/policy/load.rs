@@ -1,0 +1,297 @@
+//! The way from files to a policy: read, interpolate, decode, merge what is included, resolve.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::decode::{Decode, Named};
+use super::diagnostic::{Diagnostic, Diagnostics, Report};
+use super::document;
+use super::interpolate::Interpolator;
+use super::source::{Place, Sources};
+use super::yaml::{self, Node, Value};
+use super::{Policy, resolve};
+
+/// Where a policy's files and variables come from. The policy room itself reads nothing.
+pub trait Surroundings {
+    /// The text of the file at `path`.
+    ///
+    /// # Errors
+    /// Whatever kept the file from being read.
+    fn read(&self, path: &Path) -> std::io::Result<String>;
+
+    /// The value of an environment variable.
+    fn variable(&self, name: &str) -> Option<String>;
+}
+
+impl Policy {
+    /// Reads the policy whose main file is `main`, with everything it includes, and resolves every
+    /// name in it. Gives the policy and the warnings about it.
+    ///
+    /// # Errors
+    /// Every mistake that was found, warnings among them, if one of them is an error.
+    pub fn parse(
+        main: &Path,
+        surroundings: &dyn Surroundings,
+    ) -> Result<(Self, Vec<Diagnostic>), Diagnostics> {
+        let variable = |name: &str| surroundings.variable(name);
+        let mut loader = Loader {
+            surroundings,
+            sources: Sources::default(),
+            report: Report::default(),
+            interpolator: Interpolator { variable: &variable, asked: BTreeMap::new() },
+            readable: true,
+        };
+        let policy = loader.load(main);
+        let diagnostics = loader.report.finish(&loader.sources);
+        match policy {
+            Some(policy) if !diagnostics.has_errors() => Ok((policy, diagnostics.into_iter().collect())),
+            _ => Err(diagnostics),
+        }
+    }
+}
+
+/// All documents of a policy as one.
+#[derive(Default)]
+pub(crate) struct Whole {
+    pub server: Option<document::Server>,
+    pub databases: Named<document::Database>,
+    pub tenants: Option<document::Tenants>,
+    pub plugins: Named<document::Plugin>,
+    pub upstreams: Named<document::Upstream>,
+    pub routes: Vec<document::Route>,
+    pub tests: Vec<document::Test>,
+}
+
+struct Loader<'a> {
+    surroundings: &'a dyn Surroundings,
+    sources: Sources,
+    report: Report,
+    interpolator: Interpolator<'a>,
+    /// Whether every file could be read as YAML: names defined in an unread one must not be
+    /// reported as unknown.
+    readable: bool,
+}
+
+impl Loader<'_> {
+    fn load(&mut self, main: &Path) -> Option<Policy> {
+        let mut whole = Whole::default();
+        self.add_file(main, None, &mut vec![], &mut whole);
+        let tenants = whole.tenants.take();
+        let (entries, tenants) = self.read_tenants(tenants);
+        if !self.readable {
+            return None;
+        }
+        let resolved = resolve::resolve(&whole, tenants.as_ref(), entries, &self.sources, &mut self.report)?;
+        Some(Policy {
+            hash: self.hash(),
+            files: self.sources.iter().map(|source| source.path.clone()).collect(),
+            ..resolved
+        })
+    }
+
+    /// Reads one file and what it includes into `whole`. `named_at` is where it is included, and
+    /// `chain` holds the files that led there.
+    fn add_file(
+        &mut self,
+        path: &Path,
+        named_at: Option<Place>,
+        chain: &mut Vec<PathBuf>,
+        whole: &mut Whole,
+    ) {
+        let Some(root) = self.read(path, named_at) else { return };
+        let file = root.place.file;
+        let Some(document) = document::Policy::decode(&root, &mut self.report) else {
+            self.readable = false;
+            return;
+        };
+        if named_at.is_none() && !has_key(&root, "version") {
+            self.report
+                .error(Place::start_of(file), "the policy needs the key `version`")
+                .help("start the file with `version: 1`");
+        }
+        chain.push(plain(path));
+        let includes = document.include.clone().unwrap_or_default();
+        whole.take(document, &mut self.report);
+        for include in includes {
+            let included = self.sources.beside(include.place, &include.value);
+            if chain.contains(&plain(&included)) {
+                self.report
+                    .error(include.place, format!("`{}` includes itself in the end", include.shown()))
+                    .help("remove this include: the file is read already");
+            } else if let Some(earlier) = self.sources.iter().find(|one| plain(&one.path) == plain(&included))
+            {
+                let shown = earlier.shown.to_string();
+                self.report
+                    .error(include.place, format!("`{shown}` is included twice"))
+                    .help("include it once, in the main file");
+            } else {
+                self.add_file(&included, Some(include.place), chain, whole);
+            }
+        }
+        chain.pop();
+    }
+
+    /// Reads one file as YAML, with its variables replaced.
+    fn read(&mut self, path: &Path, named_at: Option<Place>) -> Option<Node> {
+        let read = self.surroundings.read(path);
+        let text = read.as_deref().unwrap_or_default();
+        let file = match (named_at, &read) {
+            (Some(_), Err(_)) => 0,
+            _ => self.sources.add(path, text.into()),
+        };
+        let node = match &read {
+            Err(error) => {
+                let place = named_at.unwrap_or(Place::start_of(file));
+                let what = format!("cannot read `{}`: {}", path.display(), reason(error));
+                let finding = self.report.error(place, what);
+                if named_at.is_some() {
+                    finding.help("paths are relative to the file that names them");
+                }
+                None
+            }
+            Ok(text) if yaml::is_blank(text) => {
+                self.report
+                    .error(Place::start_of(file), "the file is empty")
+                    .help("the smallest policy is `version: 1`, an upstream and a route to it");
+                None
+            }
+            Ok(text) => yaml::parse(text, file, &mut self.report),
+        };
+        let Some(mut node) = node else {
+            self.readable = false;
+            return None;
+        };
+        self.interpolator.replace(&mut node, &self.sources, &mut self.report);
+        Some(node)
+    }
+
+    /// The tenants that are written out, here or in a file of their own.
+    fn read_tenants(
+        &mut self,
+        tenants: Option<document::Tenants>,
+    ) -> (Vec<document::TenantEntry>, Option<document::Tenants>) {
+        let Some(mut tenants) = tenants else { return (Vec::new(), None) };
+        let mut entries = tenants.list.take();
+        if entries.is_none()
+            && let Some(file) = &tenants.file
+        {
+            let path = self.sources.beside(file.place, &file.value);
+            if let Some(node) = self.read(&path, Some(file.place)) {
+                entries = Some(decode_tenants(&node, &mut self.report));
+            }
+        } else if entries.is_some() {
+            tenants.list = Some(Vec::new());
+        }
+        (entries.unwrap_or_default(), Some(tenants))
+    }
+
+    /// SHA-256 over everything that the policy was made of.
+    fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text.as_bytes());
+        };
+        for source in self.sources.iter() {
+            add(&source.text);
+        }
+        // Values go in through the hash only: a changed password is a changed policy.
+        for (name, value) in &self.interpolator.asked {
+            add(name);
+            add(value.as_deref().map_or("unset", |_| "set"));
+            add(value.as_deref().unwrap_or_default());
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+fn decode_tenants(node: &Node, report: &mut Report) -> Vec<document::TenantEntry> {
+    if let Value::Map(_) = node.value {
+        let Some(file) = document::TenantFile::decode(node, report) else { return Vec::new() };
+        return match (file.list, file.tenants) {
+            (Some(list), None) | (None, Some(list)) => list,
+            (None, None) => Vec::new(),
+            (Some(_), Some(_)) => {
+                report.error(node.place, "a tenants file has either `list` or `tenants`, not both");
+                Vec::new()
+            }
+        };
+    }
+    Vec::decode(node, report).unwrap_or_default()
+}
+
+impl Whole {
+    /// Takes one document in: maps merge, lists append, what is one of a kind must not come twice.
+    fn take(&mut self, document: document::Policy, report: &mut Report) {
+        take_one(&mut self.server, document.server, "server", |server| server.place, report);
+        take_one(&mut self.tenants, document.tenants, "tenants", |tenants| tenants.place, report);
+        take_named(&mut self.databases, document.databases, "database", report);
+        take_named(&mut self.plugins, document.plugins, "plugin", report);
+        take_named(&mut self.upstreams, document.upstreams, "upstream", report);
+        self.routes.extend(document.routes.unwrap_or_default());
+        self.tests.extend(document.tests.unwrap_or_default());
+    }
+}
+
+fn take_one<T>(
+    whole: &mut Option<T>,
+    part: Option<T>,
+    what: &str,
+    place: impl Fn(&T) -> Place,
+    report: &mut Report,
+) {
+    match (&whole, part) {
+        (_, None) => {}
+        (None, part) => *whole = part,
+        (Some(first), Some(second)) => {
+            report
+                .error(place(&second), format!("`{what}` is given in two files"))
+                .also(place(first), "first given here")
+                .help("keep it in one of them");
+        }
+    }
+}
+
+fn take_named<T>(whole: &mut Named<T>, part: Option<Named<T>>, what: &str, report: &mut Report) {
+    for (key, value) in part.unwrap_or_default().0 {
+        match whole.0.iter().find(|(known, _)| known.text == key.text) {
+            None => whole.0.push((key, value)),
+            Some((first, _)) => {
+                report
+                    .error(key.place, format!("the {what} `{}` is given in two files", key.text))
+                    .also(first.place, "first given here")
+                    .help("rename one of them");
+            }
+        }
+    }
+}
+
+fn has_key(node: &Node, name: &str) -> bool {
+    matches!(&node.value, Value::Map(entries) if entries.iter().any(|(key, _)| key.text == name))
+}
+
+/// A path without `.` and `..`, to compare by.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(plain.components().next_back(), Some(Component::Normal(_))) => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".into(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".into(),
+        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".into(),
+        _ => error.to_string(),
+    }
+}

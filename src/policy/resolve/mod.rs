@@ -1,0 +1,107 @@
+//! From the document as written to the policy as resolved: every name is looked up, every rule
+//! that spans several keys is checked, and all mistakes are reported.
+
+mod expectations;
+mod matching;
+mod queries;
+mod routes;
+mod settings;
+mod shadow;
+mod statement;
+mod tenants;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::decode::Located;
+use super::diagnostic::Report;
+use super::document;
+use super::load::Whole;
+use super::source::Sources;
+use super::{Database, Name, Plugin, Policy, Upstream};
+
+/// Names that can be referred to; `None` stands for one whose definition is broken, and was
+/// reported there.
+pub(crate) struct Names<T> {
+    kind: &'static str,
+    section: &'static str,
+    known: IndexMap<Name, Option<Arc<T>>>,
+}
+
+impl<T> Names<T> {
+    /// Looks `name` up; an unknown one is reported.
+    fn find(&self, name: &Located<String>, report: &mut Report) -> Option<Arc<T>> {
+        if let Some(found) = self.known.get(name.value.as_str()) {
+            return found.clone();
+        }
+        let finding = report.error(name.place, format!("unknown {} `{}`", self.kind, name.shown()));
+        if self.known.is_empty() {
+            finding.help(format!("define it under `{}:`", self.section));
+        } else {
+            finding.suggest(name.shown(), self.known.keys().map(AsRef::as_ref));
+        }
+        None
+    }
+
+    fn whole(&self) -> IndexMap<Name, Arc<T>> {
+        self.known.iter().filter_map(|(name, one)| Some((Arc::clone(name), one.clone()?))).collect()
+    }
+}
+
+/// Everything that routes refer to.
+pub(crate) struct Scope {
+    databases: Names<Database>,
+    plugins: Names<Plugin>,
+    upstreams: Names<Upstream>,
+    has_tenants: bool,
+}
+
+/// Resolves a policy. The hash and the files are left to the caller, who read them.
+pub(crate) fn resolve(
+    whole: &Whole,
+    tenants: Option<&document::Tenants>,
+    entries: Vec<document::TenantEntry>,
+    sources: &Sources,
+    report: &mut Report,
+) -> Option<Policy> {
+    let server = settings::server(whole.server.as_ref(), report);
+    let scope = Scope {
+        databases: settings::databases(&whole.databases, report),
+        plugins: settings::plugins(&whole.plugins, sources, report),
+        upstreams: settings::upstreams(&whole.upstreams, report),
+        has_tenants: tenants.is_some(),
+    };
+    let routes = routes::resolve(&whole.routes, &scope, report);
+    // Tenants without a database of their own live in whichever database a query names.
+    let queried: BTreeSet<Name> = whole
+        .routes
+        .iter()
+        .filter(|route| !matches!(route.tenant.get(), Some(document::TenantRule::None)))
+        .filter_map(|route| route.query.as_ref()?.database.get())
+        .filter_map(|name| scope.databases.known.get_key_value(name.value.as_str()))
+        .map(|(name, _)| Arc::clone(name))
+        .collect();
+    let directory = tenants.and_then(|tenants| tenants::resolve(tenants, entries, &scope, &queried, report));
+    let tests = expectations::resolve(&whole.tests, &whole.routes, sources, report);
+    if report.has_errors() {
+        return None;
+    }
+    Some(Policy {
+        server,
+        databases: scope.databases.whole(),
+        directory,
+        plugins: scope.plugins.whole(),
+        upstreams: scope.upstreams.whole(),
+        routes,
+        tests,
+        hash: String::new(),
+        files: Vec::new(),
+    })
+}
+
+/// A setting's value, or its default.
+fn or<T: Copy>(given: Option<&Located<T>>, default: T) -> T {
+    given.map_or(default, |given| given.value)
+}

@@ -1,0 +1,207 @@
+//! Server, databases, plugins and upstreams: values with their defaults, and their own rules.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Names, or};
+use crate::policy::decode::{Located, Named, shorten};
+use crate::policy::diagnostic::Report;
+use crate::policy::document;
+use crate::policy::leaf::{DurationOrZero, Protocol, Size};
+use crate::policy::source::{Place, Sources};
+use crate::policy::yaml::Key;
+use crate::policy::{
+    AccessLog, Database, Limits, Name, Plugin, PluginLimits, PoolSettings, Server, Timeouts, Upstream,
+};
+use crate::tenant::Isolation;
+
+/// The gateway's address where none is given.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+/// The admin listener's address where none is given.
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
+
+pub(super) fn server(written: Option<&document::Server>, report: &mut Report) -> Server {
+    let listen = written.and_then(|server| server.listen.as_ref());
+    let admin = written.and_then(|server| server.admin.as_ref());
+    if let Some(admin) = admin
+        && !admin.value.ip().is_loopback()
+    {
+        report
+            .warning(
+                admin.place,
+                format!("the admin listener at `{}` can be reached from other machines", admin.shown()),
+            )
+            .help("it shows routes, tenants and metrics to everyone who reaches it: `127.0.0.1` is safer");
+    }
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for one in listen.iter().flat_map(|many| &many.0) {
+        // Port 0 asks for any free port, and may be asked for several times.
+        if one.value.port() != 0
+            && (addresses.contains(&one.value) || Some(one.value) == admin.map(|admin| admin.value))
+        {
+            report
+                .error(one.place, format!("the address `{}` is used twice", one.shown()))
+                .help("give each listener its own port");
+        }
+        addresses.push(one.value);
+    }
+    Server {
+        listen: if addresses.is_empty() { vec![DEFAULT_LISTEN] } else { addresses },
+        admin: or(admin, DEFAULT_ADMIN),
+        limits: limits(written.and_then(|server| server.limits.as_ref())),
+        timeouts: timeouts(written.and_then(|server| server.timeouts.as_ref())),
+        access_log: or(written.and_then(|server| server.access_log.as_ref()), AccessLog::default()),
+    }
+}
+
+fn limits(written: Option<&document::Limits>) -> Limits {
+    let default = Limits::default();
+    let Some(written) = written else { return default };
+    Limits {
+        header_bytes: size(written.header_bytes.as_ref(), default.header_bytes),
+        header_count: count(written.header_count.as_ref(), default.header_count),
+        body_bytes: written.body_bytes.as_ref().map_or(default.body_bytes, |size| size.value.0),
+        query_body_bytes: size(written.query_body_bytes.as_ref(), default.query_body_bytes),
+        connections: count(written.connections.as_ref(), default.connections),
+    }
+}
+
+fn timeouts(written: Option<&document::Timeouts>) -> Timeouts {
+    let default = Timeouts::default();
+    let Some(written) = written else { return default };
+    Timeouts {
+        header_read: or(written.header_read.as_ref(), default.header_read),
+        body_idle: or(written.body_idle.as_ref(), default.body_idle),
+        keep_alive: or(written.keep_alive.as_ref(), default.keep_alive),
+        drain: or(written.drain.as_ref(), DurationOrZero(default.drain)).0,
+    }
+}
+
+fn size(given: Option<&Located<Size>>, default: usize) -> usize {
+    given.map_or(default, |size| usize::try_from(size.value.0).unwrap_or(usize::MAX))
+}
+
+fn count(given: Option<&Located<u32>>, default: usize) -> usize {
+    given.map_or(default, |count| count.value as usize)
+}
+
+pub(super) fn databases(written: &Named<document::Database>, report: &mut Report) -> Names<Database> {
+    names("database", "databases", written, report, |name, database, report| {
+        let pool = database.pool.as_ref();
+        let default = PoolSettings::default();
+        let mut shared_schemas = Vec::new();
+        for schema in database.shared_schemas.iter().flatten() {
+            if shared_schemas.contains(&schema.value) {
+                report.error(schema.place, format!("`{}` is listed twice", schema.shown()));
+            }
+            shared_schemas.push(schema.value.clone());
+        }
+        Some(Database {
+            name,
+            url: database.url.get()?.value.0.clone(),
+            isolation: or(database.isolation.as_ref(), Isolation::Schema),
+            pool: PoolSettings {
+                max_connections: or(
+                    pool.and_then(|pool| pool.max_connections.as_ref()),
+                    default.max_connections,
+                ),
+                acquire_timeout: or(
+                    pool.and_then(|pool| pool.acquire_timeout.as_ref()),
+                    default.acquire_timeout,
+                ),
+                idle_timeout: or(pool.and_then(|pool| pool.idle_timeout.as_ref()), default.idle_timeout),
+                max_lifetime: or(pool.and_then(|pool| pool.max_lifetime.as_ref()), default.max_lifetime),
+            },
+            statement_timeout: or(database.statement_timeout.as_ref(), Database::STATEMENT_TIMEOUT),
+            idle_in_transaction_timeout: or(
+                database.idle_in_transaction_timeout.as_ref(),
+                Database::IDLE_IN_TRANSACTION_TIMEOUT,
+            ),
+            shared_schemas,
+        })
+    })
+}
+
+pub(super) fn plugins(
+    written: &Named<document::Plugin>,
+    sources: &Sources,
+    report: &mut Report,
+) -> Names<Plugin> {
+    names("plugin", "plugins", written, report, |name, plugin, _| {
+        let path = plugin.path.get()?;
+        let limits = plugin.limits.as_ref();
+        let default = PluginLimits::default();
+        Some(Plugin {
+            name,
+            path: sources.beside(path.place, &path.value),
+            sha256: plugin.sha256.as_ref().map(|digest| digest.value.0),
+            config: plugin.config.as_ref().map_or_else(|| "{}".to_owned(), |config| config.value.to_string()),
+            limits: PluginLimits {
+                time: or(limits.and_then(|limits| limits.time.as_ref()), default.time),
+                memory: size(limits.and_then(|limits| limits.memory.as_ref()), default.memory),
+            },
+            instances: or(plugin.instances.as_ref(), Default::default()),
+            on_failure: or(plugin.on_failure.as_ref(), Default::default()),
+        })
+    })
+}
+
+pub(super) fn upstreams(written: &Named<document::Upstream>, report: &mut Report) -> Names<Upstream> {
+    names("upstream", "upstreams", written, report, |name, upstream, report| {
+        let written = upstream.endpoints.get()?;
+        let mut endpoints = Vec::new();
+        for endpoint in &written.0 {
+            if endpoints.contains(&endpoint.value) {
+                report.error(endpoint.place, format!("the endpoint `{}` is listed twice", endpoint.shown()));
+            }
+            endpoints.push(endpoint.value.clone());
+        }
+        if endpoints.is_empty() {
+            // All of them were broken, and reported.
+            return None;
+        }
+        let defaults = Upstream::new(name, endpoints);
+        Some(Upstream {
+            http2: or(upstream.protocol.as_ref(), Protocol::Http1) == Protocol::Http2,
+            connect_timeout: or(upstream.connect_timeout.as_ref(), defaults.connect_timeout),
+            response_timeout: or(upstream.response_timeout.as_ref(), defaults.response_timeout),
+            body_idle_timeout: or(upstream.body_idle_timeout.as_ref(), defaults.body_idle_timeout),
+            pool_idle_timeout: or(upstream.pool_idle_timeout.as_ref(), defaults.pool_idle_timeout),
+            pool_max_idle: or(upstream.pool_max_idle.as_ref(), defaults.pool_max_idle),
+            ..defaults
+        })
+    })
+}
+
+fn names<D, T>(
+    kind: &'static str,
+    section: &'static str,
+    written: &Named<D>,
+    report: &mut Report,
+    mut resolve: impl FnMut(Name, &D, &mut Report) -> Option<T>,
+) -> Names<T> {
+    let known = written.0.iter().map(|(key, definition)| {
+        let name: Name = key.text.as_str().into();
+        check_name(kind, key, report);
+        let resolved = definition.as_ref().and_then(|one| resolve(Arc::clone(&name), one, report));
+        (name, resolved.map(Arc::new))
+    });
+    Names { kind, section, known: known.collect() }
+}
+
+fn check_name(kind: &str, key: &Key, report: &mut Report) {
+    check_text(kind, &key.text, key.place, report);
+}
+
+/// Names become metric labels and log fields.
+pub(super) fn check_text(kind: &str, text: &str, place: Place, report: &mut Report) {
+    if text.trim().is_empty() || text.chars().any(char::is_control) || text.len() > 128 {
+        report.error(
+            place,
+            format!(
+                "a {kind}'s name must be 1 to 128 bytes without control characters, got `{}`",
+                shorten(text)
+            ),
+        );
+    }
+}

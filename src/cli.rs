@@ -2,7 +2,7 @@
 
 // pub mod check;
 pub mod completions;
-// pub mod demo;
+pub mod demo;
 pub mod explain;
 pub mod log;
 pub mod plugin;

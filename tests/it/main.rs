@@ -2,3 +2,6 @@
 
 mod guests;
 mod plugins;
+mod reload;
+mod support;
+mod walk;

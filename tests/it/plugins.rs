@@ -85,6 +85,7 @@ pub(crate) fn request(host: &str, headers: &[(&str, &str)]) -> Arc<RequestHead> 
         method: http::Method::GET,
         scheme: "http",
         authority: host.into(),
+        host: host.split(':').next().unwrap_or_default().to_ascii_lowercase(),
         uri: "/orders?q=1".parse().unwrap(),
         headers: map,
         peer: ([192, 0, 2, 1], 40_000).into(),

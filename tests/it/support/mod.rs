@@ -1,0 +1,4 @@
+//! What tests stand on.
+
+pub mod backend;
+pub mod gateway;

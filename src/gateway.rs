@@ -19,8 +19,8 @@ use crate::policy;
 use crate::snapshot::{Snapshot, SnapshotStore, Target};
 use crate::telemetry::Metrics;
 
-pub use access::{AccessLog, Format as LogFormat};
 use access::Record;
+pub use access::{AccessLog, Format as LogFormat};
 
 /// Takes requests for as long as the process runs.
 pub struct Gateway {

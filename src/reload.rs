@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use crate::policy::{Diagnostics, Policy};
-use crate::surroundings::ProcessSurroundings;
 use crate::snapshot::{BuildError, Builder, Snapshot, SnapshotStore};
+use crate::surroundings::ProcessSurroundings;
 use crate::telemetry::{Metrics, ResultLabel};
 
 pub use watch::{Trigger, Watcher};

@@ -94,7 +94,13 @@ impl Sidecar {
         let admin = Admin::new(Arc::clone(&reloader), Arc::clone(&metrics), trigger.clone());
         let gateway = Arc::new(Gateway::new(Arc::clone(reloader.store()), Arc::clone(&metrics), access_log));
         let (shutdown, admin_shutdown) = (CancellationToken::new(), CancellationToken::new());
-        let serving = server::serve(listeners, server_settings(server), gateway, Arc::clone(&metrics), shutdown.clone());
+        let serving = server::serve(
+            listeners,
+            server_settings(server),
+            gateway,
+            Arc::clone(&metrics),
+            shutdown.clone(),
+        );
         let sidecar = Self {
             server: spawn(serving),
             admin_server: spawn(Arc::clone(&admin).serve(admin_listener, admin_shutdown.clone())),

@@ -122,12 +122,8 @@ impl Snapshot {
                 Some(Matched { snapshot: self, route, captures })
             })
             .ok_or_else(|| {
-                Refusal::new(Code::RouteNotFound, "no route takes this method, host and path").because(format!(
-                    "{} {}{}",
-                    head.method,
-                    head.authority,
-                    head.uri.path()
-                ))
+                Refusal::new(Code::RouteNotFound, "no route takes this method, host and path")
+                    .because(format!("{} {}{}", head.method, head.authority, head.uri.path()))
             })
     }
 

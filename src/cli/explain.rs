@@ -13,8 +13,8 @@ use crate::decision::RequestHead;
 use crate::error::Refusal;
 use crate::plugin::{HostSettings, PluginHost};
 use crate::policy::{Policy, SampleRequest};
-use crate::surroundings::ProcessSurroundings;
 use crate::snapshot::{Builder, Caller, Snapshot, Step, Target};
+use crate::surroundings::ProcessSurroundings;
 use crate::telemetry::Metrics;
 
 /// Tell what would become of a request, and why, without sending it.

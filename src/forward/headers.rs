@@ -233,3 +233,83 @@ fn new_traceparent() -> HeaderValue {
     let parent = u64::from_be_bytes(uuid::Uuid::now_v7().into_bytes()[8..].try_into().expect("16 - 8 = 8"));
     HeaderValue::try_from(format!("00-{trace:032x}-{parent:016x}-00")).expect("hexadecimal digits and dashes")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepared(lines: &[(&str, &str)], caller: Caller<'_>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        let hop = Hop { scheme: "http", authority: "app.example:8080", peer: "[::1]:5".parse().unwrap() };
+        prepare(&mut headers, hop, caller, "request-1");
+        headers
+    }
+
+    fn acme() -> Admitted {
+        let tenant = crate::tenant::Tenant {
+            id: "acme".parse().unwrap(),
+            schema: "acme_schema".parse().unwrap(),
+            role: None,
+            database: None,
+            state: crate::tenant::TenantState::Active,
+            isolation: None,
+        };
+        crate::admitted::admit(std::sync::Arc::new(tenant)).unwrap()
+    }
+
+    #[test]
+    fn a_tenant_is_named_by_us_alone() {
+        let admitted = acme();
+        let added = [
+            (HeaderName::from_static("x-plan"), HeaderValue::from_static("gold")),
+            (HeaderName::from_static("x-tenant-id"), HeaderValue::from_static("evil")),
+            (HeaderName::from_static("x_tenant_schema"), HeaderValue::from_static("evil")),
+            (HeaderName::from_static("connection"), HeaderValue::from_static("evil")),
+            (HeaderName::from_static("content-length"), HeaderValue::from_static("9")),
+        ];
+        let caller = Caller::Tenant { admitted: &admitted, headers: &added };
+        let headers =
+            prepared(&[("X_Tenant_ID", "evil"), ("X-Tenant-Id", "evil"), ("X_Plan", "evil")], caller);
+        assert_eq!(headers["x-tenant-id"], "acme");
+        assert_eq!(headers["x-tenant-schema"], "acme_schema");
+        assert_eq!(headers["x-plan"], "gold");
+        assert!(!headers.values().any(|value| value == "evil"), "{headers:?}");
+        assert!(!headers.contains_key("content-length"));
+    }
+
+    #[test]
+    fn no_tenant_means_no_tenant_header() {
+        let headers = prepared(&[("X-Tenant-ID", "evil"), ("X-Tenant-Schema", "evil")], Caller::NoTenant);
+        assert!(!headers.keys().any(|name| name.as_str().contains("tenant")), "{headers:?}");
+        assert_eq!(headers["forwarded"], "for=\"[::1]\";proto=http;host=\"app.example:8080\"");
+        assert_eq!(headers["host"], "app.example:8080");
+    }
+
+    #[test]
+    fn a_trace_goes_on_or_begins() {
+        let sound = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let headers = prepared(&[("traceparent", sound), ("tracestate", "a=b")], Caller::NoTenant);
+        assert_eq!(
+            (&headers["traceparent"], &headers["tracestate"]),
+            (&sound.parse().unwrap(), &"a=b".parse().unwrap())
+        );
+        for broken in ["", "00-0-0-0", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
+            let headers = prepared(&[("traceparent", broken), ("tracestate", "a=b")], Caller::NoTenant);
+            assert!(is_traceparent(headers["traceparent"].as_bytes()), "{headers:?}");
+            assert!(!headers.contains_key("tracestate"));
+        }
+    }
+
+    #[test]
+    fn what_backends_need_cannot_be_nominated_away() {
+        let headers = prepared(
+            &[("connection", "close, authorization, X-Mine"), ("authorization", "kept"), ("x-mine", "gone")],
+            Caller::NoTenant,
+        );
+        assert_eq!(headers["authorization"], "kept");
+        assert!(!headers.contains_key("x-mine") && !headers.contains_key("connection"));
+    }
+}

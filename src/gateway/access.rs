@@ -143,7 +143,8 @@ impl Record {
     pub(super) fn refused(&mut self, refusal: Refusal) {
         let (code, status) = (refusal.code().as_str(), refusal.status());
         let cause = refusal.cause().unwrap_or_default();
-        let (request_id, detail, blame) = (&self.request_id, refusal.detail(), refusal.code().blame().as_str());
+        let (request_id, detail, blame) =
+            (&self.request_id, refusal.detail(), refusal.code().blame().as_str());
         // Who is at fault decides how loud it is: a client's mistake is no operator's alarm.
         if status.is_server_error() {
             tracing::warn!(request_id, code, status = status.as_u16(), blame, cause, "refused: {detail}");

@@ -59,12 +59,7 @@ async fn read_document(query: &Query, body: Body, limit: usize) -> Result<Json, 
 }
 
 /// What the request gives for a parameter.
-fn given(
-    param: &Param,
-    head: &RequestHead,
-    captures: &Captures,
-    document: &Json,
-) -> Result<Given, Refusal> {
+fn given(param: &Param, head: &RequestHead, captures: &Captures, document: &Json) -> Result<Given, Refusal> {
     let twice = |what: String| Refusal::new(Code::QueryParameter, format!("{what} must be given once"));
     let text = match &param.source {
         ParamSource::Query(name) => {
@@ -83,7 +78,8 @@ fn given(
             if values.next().is_some() {
                 return Err(twice(format!("the header `{name}`")));
             }
-            let text = first.map(|value| std::str::from_utf8(value.as_bytes()).map(str::to_owned)).transpose();
+            let text =
+                first.map(|value| std::str::from_utf8(value.as_bytes()).map(str::to_owned)).transpose();
             text.map_err(|_| {
                 Refusal::new(Code::QueryParameter, format!("the header `{name}` must be UTF-8 text"))
             })?

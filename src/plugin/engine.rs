@@ -9,6 +9,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::epoch::Epochs;
+use super::recent::Recent;
 use super::state::{self, State};
 
 /// Core modules, and as many memories and tables, that one component may consist of. Python's
@@ -74,6 +75,7 @@ pub struct PluginHost {
     pub(super) epochs: Epochs,
     /// As many permits as the pool has memories.
     pub(super) slots: Arc<Semaphore>,
+    pub(super) recent: Recent,
 }
 
 impl PluginHost {
@@ -89,7 +91,7 @@ impl PluginHost {
         state::add_to_linker(&mut linker).expect("no two of our imports have the same name");
         let epochs = Epochs::start(engine.clone()).map_err(|error| HostError(error.to_string()))?;
         let slots = Arc::new(Semaphore::new(settings.instances as usize));
-        Ok(Arc::new(Self { settings, engine, linker, epochs, slots }))
+        Ok(Arc::new(Self { settings, engine, linker, epochs, slots, recent: Recent::default() }))
     }
 
     /// Instances that may still be made.

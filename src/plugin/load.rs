@@ -14,6 +14,7 @@ use super::failure::{FailureClass, PluginFailure};
 use super::instance::Instance;
 use super::loaded::{LoadedPlugin, Parts};
 use super::log::{PluginLog, printable};
+use super::recent::Key;
 use super::snapshot;
 use super::state::State;
 use crate::policy;
@@ -130,24 +131,44 @@ impl PluginHost {
     ) -> Result<LoadedPlugin, LoadError> {
         let version = self.check_file(&settings, wasm)?;
         let log = Arc::new(PluginLog::new(Arc::clone(&settings.name), Arc::clone(&version)));
-        let pre = self.link(wasm.into()).await?;
+        let key = Key::new(&version, &settings);
+        let (parts, ready) = match self.recent.find(&key) {
+            Some(parts) if parts.configured => (parts, Vec::new()),
+            Some(parts) => self.prepare(parts.pre, &settings, &log, None).await?,
+            None => {
+                let pre = self.link(wasm.into()).await?;
+                self.prepare(pre, &settings, &log, Some(wasm)).await?
+            }
+        };
+        self.recent.remember(key, &parts, wasm.len());
+        Ok(LoadedPlugin::new(Arc::clone(self), settings, version, log, parts, ready))
+    }
+
+    /// Configures an instance to see that it can be. With `instances: reused` the first request
+    /// gets it; else its memory is copied from `wasm`, where that is given and can be.
+    async fn prepare(
+        self: &Arc<Self>,
+        pre: PolicyPre<State>,
+        settings: &Arc<policy::Plugin>,
+        log: &Arc<PluginLog>,
+        wasm: Option<&[u8]>,
+    ) -> Result<(Parts, Vec<Instance>), LoadError> {
         let slots = self.slots_for(&pre)?;
-        let tried = self.try_configure(&pre, &settings, &log, slots).await?;
-        let mut parts = Parts { pre, configured: false, slots };
+        let tried = self.try_configure(&pre, settings, log, slots).await?;
         if settings.instances == policy::Instances::Reused {
-            return Ok(LoadedPlugin::new(Arc::clone(self), settings, version, log, parts, vec![tried]));
+            return Ok((Parts { pre, configured: false, slots }, vec![tried]));
         }
         drop(tried);
-        if self.settings.snapshot {
-            match snapshot::configured(self, &settings, &log, wasm, slots).await {
-                Ok(pre) => parts = Parts { pre, configured: true, slots },
+        if let Some(wasm) = wasm.filter(|_| self.settings.snapshot) {
+            match snapshot::configured(self, settings, log, wasm, slots).await {
+                Ok(pre) => return Ok((Parts { pre, configured: true, slots }, Vec::new())),
                 Err(why) => tracing::debug!(
-                    target: "innkeeper::plugin", plugin = &*settings.name, version = &*version,
+                    target: "innkeeper::plugin", plugin = &*settings.name,
                     "configure runs again for each instance: {why}"
                 ),
             }
         }
-        Ok(LoadedPlugin::new(Arc::clone(self), settings, version, log, parts, Vec::new()))
+        Ok((Parts { pre, configured: false, slots }, Vec::new()))
     }
 
     fn check_file(&self, settings: &policy::Plugin, wasm: &[u8]) -> Result<Arc<str>, LoadError> {

@@ -29,6 +29,7 @@ pub struct LoadedPlugin {
 }
 
 /// What instances are made from.
+#[derive(Clone)]
 pub(super) struct Parts {
     pub(super) pre: PolicyPre<State>,
     /// Whether a fresh instance is configured as it starts.

@@ -11,6 +11,7 @@ mod instance;
 mod load;
 mod loaded;
 mod log;
+mod recent;
 mod snapshot;
 mod state;
 mod verdict;

@@ -420,7 +420,8 @@ macro_rules! record {
         }
 
         impl $name {
-            const KNOWN: &[&str] = &[$($crate::policy::decode::key(stringify!($field))),*];
+            /// Every key that it may have.
+            pub(crate) const KNOWN: &[&str] = &[$($crate::policy::decode::key(stringify!($field))),*];
             const LATER: &[&str] = &[$($($later),*)?];
         }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::Expectation;
 use super::source::{Place, Sources};
 
 /// How bad a finding is.
@@ -97,7 +98,17 @@ impl Diagnostics {
 
     /// Whether one of them is an error.
     pub fn has_errors(&self) -> bool {
-        self.0.iter().any(|one| one.severity == Severity::Error)
+        self.errors() > 0
+    }
+
+    /// How many of them are errors.
+    pub fn errors(&self) -> usize {
+        self.0.iter().filter(|one| one.severity == Severity::Error).count()
+    }
+
+    /// Adds more findings, such as those of inline tests.
+    pub fn extend(&mut self, more: impl IntoIterator<Item = Diagnostic>) {
+        self.0.extend(more);
     }
 
     /// All findings as text for people, with ANSI colours if asked.
@@ -152,6 +163,17 @@ const GREEN: &str = "\x1b[1;32m";
 const PLAIN: &str = "\x1b[0m";
 
 impl Diagnostic {
+    /// An inline test that failed, and why.
+    pub fn failed_test(test: &Expectation, reason: &str) -> Self {
+        Self {
+            severity: Severity::Error,
+            message: format!("the test `{}` failed: {reason}", test.name),
+            at: test.at.clone(),
+            help: None,
+            related: Vec::new(),
+        }
+    }
+
     /// The finding as text for people, with ANSI colours if asked.
     pub fn render(&self, colours: bool) -> String {
         let paint = |code, text: &str| match colours {
@@ -218,7 +240,7 @@ impl Finding {
         match known.as_slice() {
             [] => self,
             [only] => self.help(format!("the only one is `{only}`")),
-            few if few.len() <= 12 => self.help(format!("there are: `{}`", few.join("`, `"))),
+            few if few.len() <= 12 => self.help(format!("known here: `{}`", few.join("`, `"))),
             _ => self,
         }
     }
@@ -240,10 +262,15 @@ pub(crate) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     (distance <= (given.chars().count().max(3) / 3)).then_some(name)
 }
 
+/// Most findings that are shown: more is a file of another kind, and nobody reads them.
+const MAX_FINDINGS: usize = 200;
+
 /// Gathers findings while a policy is read.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     findings: Vec<Finding>,
+    errors: usize,
+    count: usize,
     secrets: Vec<Place>,
     discarded: Finding,
 }
@@ -266,18 +293,23 @@ impl Report {
     }
 
     fn add(&mut self, severity: Severity, place: Place, message: String) -> &mut Finding {
+        self.count += 1;
+        self.errors += usize::from(severity == Severity::Error);
+        if self.findings.len() >= MAX_FINDINGS {
+            return self.silent();
+        }
         self.findings.push(Finding { severity, place, message, help: None, also: Vec::new() });
         self.findings.last_mut().expect("one was just added")
     }
 
     /// Whether an error was found so far.
     pub(crate) fn has_errors(&self) -> bool {
-        self.findings.iter().any(|finding| finding.severity == Severity::Error)
+        self.errors > 0
     }
 
     /// How much was found so far.
     pub(crate) fn count(&self) -> usize {
-        self.findings.len()
+        self.count
     }
 
     /// Marks a stretch of the source that no snippet may show.
@@ -288,6 +320,16 @@ impl Report {
     /// Looks every place up: the findings as they are shown, by file and line.
     pub(crate) fn finish(mut self, sources: &Sources) -> Diagnostics {
         self.findings.sort_by_key(|finding| finding.place);
+        let unseen = self.count - self.findings.len();
+        if unseen > 0 {
+            let last = self.findings.last().map(|finding| finding.place).unwrap_or_default();
+            self.findings.push(Finding {
+                place: last,
+                message: format!("{unseen} more findings are not shown"),
+                help: Some("correct these first".into()),
+                ..Finding::default()
+            });
+        }
         let excerpt = |place| Excerpt::of(place, sources, &self.secrets);
         let list = self.findings.iter().map(|finding| Diagnostic {
             severity: finding.severity,

@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, Method, Uri};
 
+use super::Excerpt;
+
 /// One inline test.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expectation {
@@ -9,6 +11,8 @@ pub struct Expectation {
     pub name: String,
     /// Where it is written, for its diagnostic: file and line.
     pub location: String,
+    /// The same with its line, for [`Diagnostic::failed_test`](super::Diagnostic::failed_test).
+    pub at: Excerpt,
     /// The request.
     pub request: SampleRequest,
     /// What must become of it.

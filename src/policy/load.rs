@@ -1,6 +1,6 @@
 //! The way from files to a policy: read, interpolate, decode, merge what is included, resolve.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -255,13 +255,15 @@ fn take_one<T>(
 }
 
 fn take_named<T>(whole: &mut Named<T>, part: Option<Named<T>>, what: &str, report: &mut Report) {
+    let first_places: HashMap<String, Place> =
+        whole.0.iter().map(|(key, _)| (key.text.clone(), key.place)).collect();
     for (key, value) in part.unwrap_or_default().0 {
-        match whole.0.iter().find(|(known, _)| known.text == key.text) {
+        match first_places.get(&key.text) {
             None => whole.0.push((key, value)),
-            Some((first, _)) => {
+            Some(first) => {
                 report
                     .error(key.place, format!("the {what} `{}` is given in two files", key.text))
-                    .also(first.place, "first given here")
+                    .also(*first, "first given here")
                     .help("rename one of them");
             }
         }

@@ -10,7 +10,7 @@ const MAX_SNIPPET: usize = 140;
 
 impl Excerpt {
     /// The line at `place`, with `secrets` and whatever looks like a password masked.
-    pub(super) fn of(place: Place, sources: &Sources, secrets: &[Place]) -> Self {
+    pub(crate) fn of(place: Place, sources: &Sources, secrets: &[Place]) -> Self {
         let (snippet, mark) = match sources.line(place) {
             Some(line) => {
                 let (text, mark) = masked(line, place, secrets);

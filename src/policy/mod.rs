@@ -62,3 +62,10 @@ pub struct Policy {
     /// Every file that was read for it, the main one first: what a watcher watches.
     pub files: Vec<PathBuf>,
 }
+
+impl Policy {
+    /// The JSON Schema of the document, for editors.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(document::Policy).to_value()
+    }
+}

@@ -1,12 +1,13 @@
 //! A plugin as the policy describes it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Name;
 
 /// One WASM component and how it is run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Plugin {
     /// Its name in the policy.
     pub name: Name,
@@ -22,6 +23,19 @@ pub struct Plugin {
     pub instances: Instances,
     /// What a request gets when the plugin fails.
     pub on_failure: OnFailure,
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The configuration may hold keys, and stays out of logs.
+        f.debug_struct("Plugin")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .field("limits", &self.limits)
+            .field("instances", &self.instances)
+            .field("on_failure", &self.on_failure)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What one plugin call may use.

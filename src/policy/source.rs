@@ -32,6 +32,8 @@ pub(crate) struct Source {
     pub shown: Arc<str>,
     /// Its text.
     pub text: Arc<str>,
+    /// Where each line starts, in bytes: a diagnostic must not read the file from its beginning.
+    line_starts: Vec<usize>,
 }
 
 /// Every file of a policy, the main one first.
@@ -42,7 +44,10 @@ impl Sources {
     /// Adds a file and says which number it got.
     pub(crate) fn add(&mut self, path: &Path, text: Arc<str>) -> u32 {
         let number = u32::try_from(self.0.len()).expect("a policy has fewer files than four milliards");
-        self.0.push(Source { path: path.to_owned(), shown: path.display().to_string().into(), text });
+        let line_starts =
+            std::iter::once(0).chain(text.match_indices('\n').map(|(end, _)| end + 1)).collect();
+        let shown = path.display().to_string().into();
+        self.0.push(Source { path: path.to_owned(), shown, text, line_starts });
         number
     }
 
@@ -53,8 +58,9 @@ impl Sources {
 
     /// The text of one line, where the file has it.
     pub(crate) fn line(&self, place: Place) -> Option<&str> {
-        let line = (place.line as usize).checked_sub(1)?;
-        self.get(place.file).text.lines().nth(line)
+        let source = self.get(place.file);
+        let start = *source.line_starts.get((place.line as usize).checked_sub(1)?)?;
+        source.text[start..].lines().next()
     }
 
     /// `path` as the file at `place` means it: relative to that file's own directory.

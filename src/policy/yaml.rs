@@ -10,11 +10,11 @@ use super::diagnostic::Report;
 use super::source::Place;
 
 /// Longest policy file, in bytes. Ten thousand tenants written out take about one megabyte.
-const MAX_FILE_BYTES: usize = 16 << 20;
+const MAX_FILE_BYTES: usize = 8 << 20;
 /// Deepest nesting. A policy needs eight levels; a plugin's configuration may want some more.
 const MAX_DEPTH: usize = 48;
-/// Most scalars, lists and maps in one file: eight for each of a hundred thousand tenants.
-const MAX_NODES: usize = 800_000;
+/// Most scalars, lists and maps in one file: enough for twenty thousand tenants with every key.
+const MAX_NODES: usize = 300_000;
 /// Most events that aliases may repeat: what stops "a billion laughs".
 const MAX_REPLAYED: usize = 100_000;
 
@@ -144,13 +144,28 @@ fn report_syntax_error(error: &serde_yaml::Error, text: &str, file: u32, report:
     }
     let finding = report.error(place, format!("not valid YAML: {}", message.trim_end_matches(':')));
     let line = text.lines().nth((place.line as usize).saturating_sub(1)).unwrap_or_default();
-    if line.contains('\t') {
-        finding.help("indent with spaces: YAML does not allow tabs");
-    } else if line.contains("${") && line.contains(['{', '[']) {
-        finding.help("inside `{ }` and `[ ]`, put quotes around a value with `${NAME}`: \"${NAME}\"");
-    } else if line.contains(": %") || line.contains(": @") || line.contains(": *") || line.contains(": `") {
-        finding.help("put quotes around a value that starts with a character that YAML uses itself");
+    if let Some(help) = syntax_help(line) {
+        finding.help(help);
     }
+}
+
+/// What the usual slips look like on the line where the parser gave up.
+fn syntax_help(line: &str) -> Option<&'static str> {
+    if line.contains('\t') {
+        return Some("indent with spaces: YAML does not allow tabs");
+    }
+    let braces = line.matches('{').count() + line.matches('[').count();
+    if braces > 1 && (line.contains("${") || line.contains("/{") || line.contains(" {tenant}")) {
+        return Some(
+            "inside `{ }` and `[ ]`, put quotes around a value with braces: \"${NAME}\", \"/items/{id}\"",
+        );
+    }
+    let starts = ["%", "@", "*", "&", "`", "{tenant}"];
+    let value = line.split_once(": ").map_or(line.trim(), |(_, value)| value.trim());
+    if starts.iter().any(|start| value.starts_with(start)) {
+        return Some("put quotes around a value that starts with a character that YAML uses itself");
+    }
+    None
 }
 
 fn place_of(location: Location, file: u32) -> Place {

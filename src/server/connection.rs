@@ -59,8 +59,9 @@ impl<H: Handler> ConnectionTask<H> {
         let Self { stream, connection, shared, _place } = self;
         shared.metrics.connections.inc();
         let flow = Flow::new(Arc::clone(&shared.metrics));
-        let whole = serve(stream, connection, Arc::clone(&flow), &shared);
-        if shared.abort.run_until_cancelled(whole).await.is_none() {
+        let mut whole = pin!(serve(stream, connection, Arc::clone(&flow), &shared));
+        if shared.abort.run_until_cancelled(whole.as_mut()).await.is_none() {
+            // Counted before the connection is dropped, and its requests with it.
             let open = usize::try_from(flow.open()).unwrap_or(usize::MAX);
             shared.cut_off.fetch_add(open, Ordering::Relaxed);
         }

@@ -1,8 +1,12 @@
 //! What a connection's reader and its request handlers tell each other.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::framing::Framing;
 use super::reason::Reason;
@@ -13,6 +17,11 @@ pub(super) struct Flow {
     begun: AtomicU64,
     answered: AtomicU64,
     finished: AtomicU64,
+    opened: Instant,
+    /// Nanoseconds from `opened` to the end of the last response.
+    quiet: AtomicU64,
+    is_watched: AtomicBool,
+    watcher: Mutex<Option<Waker>>,
     verdicts: Mutex<VecDeque<Verdict>>,
     /// Requests of all connections.
     pub(super) metrics: Arc<Metrics>,
@@ -33,6 +42,10 @@ impl Flow {
             begun: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             finished: AtomicU64::new(0),
+            opened: Instant::now(),
+            quiet: AtomicU64::new(0),
+            is_watched: AtomicBool::new(false),
+            watcher: Mutex::default(),
             verdicts: Mutex::default(),
             metrics,
         })
@@ -64,6 +77,29 @@ impl Flow {
     pub(super) fn open(&self) -> u64 {
         self.begun.load(Ordering::Relaxed).saturating_sub(self.finished.load(Ordering::Relaxed))
     }
+
+    /// Since when no request is under way; none while one is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let quiet = Duration::from_nanos(self.quiet.load(Ordering::Acquire));
+        (self.open() == 0).then(|| self.opened + quiet)
+    }
+
+    /// Wakes `waker` when the next request is over.
+    pub(super) fn watch(&self, waker: &Waker) {
+        *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        self.is_watched.store(true, Ordering::Release);
+    }
+
+    fn finish(&self) {
+        let quiet = u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.quiet.store(quiet, Ordering::Release);
+        self.finished.fetch_add(1, Ordering::Release);
+        self.metrics.requests_in_flight.dec();
+        if self.is_watched.swap(false, Ordering::AcqRel) {
+            let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
+            watcher.inspect(Waker::wake_by_ref);
+        }
+    }
 }
 
 impl InFlight {
@@ -83,7 +119,6 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.answered();
-        self.flow.finished.fetch_add(1, Ordering::Relaxed);
-        self.flow.metrics.requests_in_flight.dec();
+        self.flow.finish();
     }
 }

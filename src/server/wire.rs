@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use super::flow::Flow;
 use super::framing::{HeadLimits, RequestLine, Scanner, Step};
@@ -201,12 +202,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.refuse(Reason::Late, &[], &RequestLine::default());
             return Poll::Ready(false);
         }
-        if inside_body || self.flow.open() > 0 {
-            // Whoever reads the body has a clock for it; a response takes the time it takes.
-            self.reading.calm();
-            return Poll::Pending;
-        }
-        ready!(self.reading.poll_over(cx, self.timeouts.keep_alive));
+        // The HTTP library does not ask again when a response is over, so that something must be
+        // there to wake us. Whoever reads a body has a clock for it; a response takes its time.
+        let idle = self.flow.idle_since().filter(|_| !inside_body);
+        let limit = self.timeouts.keep_alive;
+        ready!(self.reading.poll_at(cx, idle.unwrap_or_else(Instant::now) + limit));
         self.state = State::HalfClosed;
         Poll::Ready(false)
     }
@@ -214,11 +214,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn poll_half_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let inside_body = self.scanner.as_ref().is_some_and(Scanner::is_inside_body);
         if self.scanner.is_some() && !inside_body {
+            if self.flow.open() > 0 {
+                self.flow.watch(cx.waker());
+            }
             if self.flow.waiting() > 0 {
                 ready!(self.reading.poll_over(cx, HALF_CLOSED_GRACE));
             } else if self.flow.open() > 0 {
                 // The response is being written; if nobody is there, writing will tell.
-                self.reading.calm();
                 return Poll::Pending;
             }
         }
@@ -300,9 +302,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 ready!(self.writing.poll_over(cx, self.timeouts.body_idle));
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")))
             }
-            ready => {
+            done @ Poll::Ready(_) => {
                 self.writing.calm();
-                ready
+                done
             }
         }
     }

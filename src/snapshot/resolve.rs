@@ -202,8 +202,11 @@ async fn ask(
             failure.message
         );
         if failure.class == FailureClass::DirectoryUnavailable {
-            return Refusal::new(Code::DirectoryUnavailable, "tenants cannot be looked up now; try again later")
-                .because(cause);
+            return Refusal::new(
+                Code::DirectoryUnavailable,
+                "tenants cannot be looked up now; try again later",
+            )
+            .because(cause);
         }
         Refusal::new(Code::PluginFailed, "the tenant cannot be resolved now; try again later").because(cause)
     })
@@ -245,7 +248,9 @@ fn merge(agreed: &mut Placement, other: Placement) -> Result<(), Refusal> {
 }
 
 fn denied(denial: Denial) -> Refusal {
-    Refusal::new(Code::Denied, denial.message).with_status(denial.status).with_extension("denial", denial.code)
+    Refusal::new(Code::Denied, denial.message)
+        .with_status(denial.status)
+        .with_extension("denial", denial.code)
 }
 
 fn missing(resolvers: &[Resolver], agreement: Agreement) -> Refusal {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use sqlx::Error;
+use sqlx::error::DatabaseError;
 
 use super::text::BREACH;
 use crate::error::{Blame, Code, Refusal};
@@ -152,7 +153,7 @@ fn unavailable(detail: &'static str) -> Refusal {
 }
 
 fn sqlstate(error: &Error) -> Option<String> {
-    error.as_database_error().and_then(|error| error.code()).map(std::borrow::Cow::into_owned)
+    error.as_database_error().and_then(DatabaseError::code).map(std::borrow::Cow::into_owned)
 }
 
 /// Everything that PostgreSQL said, for the operator alone.

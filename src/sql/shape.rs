@@ -3,7 +3,7 @@
 use std::fmt;
 
 use http::StatusCode;
-use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::{Blame, Code, Refusal};
@@ -28,7 +28,7 @@ pub(super) fn one(count: i64, row: Option<String>) -> Result<String, Refusal> {
 pub(super) fn value(count: i64, row: Option<String>) -> Result<String, Refusal> {
     let row = only(count, row)?;
     match members(&row)?.as_slice() {
-        [(_, value)] => Ok(value.get().to_owned()),
+        [(_, value)] => Ok((*value).to_owned()),
         columns => Err(wrong_statement(format!(
             "`result: value` needs a statement with one column, and this one has {}",
             columns.len()
@@ -47,34 +47,37 @@ fn only(count: i64, row: Option<String>) -> Result<String, Refusal> {
     }
 }
 
-/// The members of the object at the start of `text`, each with its value as it is written.
-fn members(text: &str) -> Result<Vec<(String, &RawValue)>, Refusal> {
+/// The members of the object at the start of `text`: names and values as they are written.
+fn members(text: &str) -> Result<Vec<(&str, &str)>, Refusal> {
     struct Members;
     impl<'de> Visitor<'de> for Members {
-        type Value = Vec<(String, &'de RawValue)>;
+        type Value = Vec<(&'de str, &'de str)>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object")
         }
 
         fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-            let mut members: Self::Value = Vec::with_capacity(map.size_hint().unwrap_or(8));
-            while let Some(name) = map.next_key::<String>()? {
-                if members.iter().any(|(known, _)| *known == name) {
-                    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                    return Err(M::Error::custom(format!(
-                        "the statement has two columns named `{name}`, of which a client would see one: give \
-                         each a name of its own with AS"
-                    )));
-                }
-                members.push((name, map.next_value()?));
+            let mut members = Vec::new();
+            while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+                members.push((name.get(), value.get()));
             }
             Ok(members)
         }
     }
-    serde_json::Deserializer::from_str(text)
+    let members = serde_json::Deserializer::from_str(text)
         .deserialize_map(Members)
-        .map_err(|error| wrong_statement(error.to_string()))
+        .map_err(|error| wrong_statement(format!("a row is not the JSON that it must be: {error}")))?;
+    let mut names: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(wrong_statement(format!(
+            "the statement has two columns named {}, of which a client would see one: give each a name of its own \
+             with AS",
+            pair[0]
+        ))),
+        None => Ok(members),
+    }
 }
 
 fn wrong_statement(cause: String) -> Refusal {
@@ -104,6 +107,7 @@ mod tests {
             value(1, Some(r#"{"a":1,"b":1}"#.into())).unwrap_err(),
         ] {
             assert_eq!((refusal.status().as_u16(), refusal.blame()), (500, Blame::Policy), "{refusal}");
+            assert!(refusal.cause().unwrap().contains("column"), "{refusal}");
         }
         assert!(rows(r#"[{"a":1,"b":{"a":1}}, {"a":2}]"#.into()).is_ok());
         assert!(rows("[]".into()).is_ok());

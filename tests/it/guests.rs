@@ -113,6 +113,7 @@ async fn source_and_committed_component_decide_alike() {
         output: Some(directory.path().join("legacy-keys.wasm")),
         target: None,
         stack_size: 65_536,
+        cargo: Vec::new(),
     };
     let built = build(&args).unwrap();
     let source = std::fs::read(&built.path).unwrap();

@@ -1,8 +1,23 @@
-//! Tests from where a user stands: real sockets, real PostgreSQL, real WebAssembly.
+//! Tests from where a user stands: real sockets, real PostgreSQL, real WebAssembly. One binary, one
+//! module an area.
 
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, and so may what it calls")]
+
+mod cluster;
 mod demo;
+mod directory;
+mod edge_framing;
+mod edge_http2;
+mod edge_server;
+mod edge_upstream;
+mod framing_cases;
 mod guests;
 mod plugins;
+mod policy;
+mod policy_hostile;
 mod reload;
+mod sql;
 mod support;
+mod torture;
 mod walk;

@@ -32,7 +32,12 @@ pub(crate) fn guest(name: &str) -> Vec<u8> {
     }
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(root().join("wit")).unwrap();
-    let world = resolve.select_world(&[package], Some("policy")).unwrap();
+    let world = if ["prints", "exits"].contains(&name) {
+        let package = resolve.push_file(root().join("tests/guests/wasi.wit")).unwrap();
+        resolve.select_world(&[package], Some("guest")).unwrap()
+    } else {
+        resolve.select_world(&[package], Some("policy")).unwrap()
+    };
     embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8).unwrap();
     ComponentEncoder::default().validate(true).module(&wasm).unwrap().encode().unwrap()
 }
@@ -381,10 +386,59 @@ async fn a_version_is_swapped_under_calls_and_the_old_one_is_freed() {
 }
 
 #[tokio::test]
-async fn a_flood_of_lines_does_not_stop_the_answer() {
+async fn a_version_that_was_loaded_before_is_the_same_version_again() {
+    let host = host();
+    for settings in
+        [plugin("configured-once"), reused("configured-once"), plugin("counter"), plugin("prints")]
+    {
+        let first = load(&host, settings.clone()).await.unwrap();
+        let again = load(&host, settings.clone()).await.unwrap();
+        assert_eq!(first.version(), again.version());
+        assert_eq!(first.starts_configured(), again.starts_configured());
+        assert_eq!(tenant(ask(&first).await), tenant(ask(&again).await), "they share no instance");
+    }
+    let refused = Plugin { config: "refused".into(), ..plugin("configured-once") };
+    let wasm = guest("configure-error");
+    assert!(host.load(Arc::new(refused.clone()), &wasm).await.is_err());
+    assert!(host.load(Arc::new(refused), &wasm).await.is_err(), "a failure is not remembered");
+}
+
+#[tokio::test]
+async fn a_flood_of_lines_is_cut_and_attributed_and_does_not_stop_the_answer() {
+    let (lines, _guard) = capture_log();
     let host = host();
     let flood = load(&host, plugin("log-flood")).await.unwrap();
     assert_eq!(tenant(ask(&flood).await), "acme");
+    let lines = lines.take();
+    // A burst of a hundred, and a few more if the machine is slow.
+    assert!((100..1000).contains(&lines.len()), "{} lines", lines.len());
+    for line in &lines {
+        assert_eq!(line["target"], "innkeeper::plugin");
+        assert_eq!(line["level"], "WARN");
+        assert_eq!(line["fields"]["plugin"], "log-flood");
+        assert_eq!(line["fields"]["version"], **flood.version());
+        let message = line["fields"]["message"].as_str().unwrap();
+        assert!(!message.contains(char::is_control), "{message:?}");
+    }
+}
+
+#[tokio::test]
+async fn wasi_offers_clocks_and_randomness_and_nothing_else() {
+    let (lines, _guard) = capture_log();
+    let host = host();
+    for settings in [plugin("prints"), reused("prints")] {
+        let prints = load(&host, settings).await.unwrap();
+        assert!(!prints.starts_configured(), "an open stream cannot be copied");
+        assert_eq!(tenant(ask(&prints).await), "acme");
+        drop(prints);
+        let printed: Vec<_> =
+            lines.take().into_iter().map(|line| line["fields"]["message"].clone()).collect();
+        assert_eq!(printed, ["printed", "line\u{fffd}[2J and on"], "what is printed goes to the log");
+    }
+    let exits = load(&host, plugin("exits")).await.unwrap();
+    let failure = ask(&exits).await.unwrap_err();
+    assert_eq!(failure.class, FailureClass::Trap);
+    assert!(failure.message.contains("called exit"), "{failure}");
 }
 
 #[tokio::test]
@@ -396,4 +450,37 @@ async fn the_largest_request_can_be_read_whole() {
     let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
     let decision = reads.resolve(&request("localhost", &headers), Arc::new(Directory::Known)).await;
     assert_eq!(tenant(decision), "acme");
+}
+
+/// Lines that were logged on this thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn take(&self) -> Vec<serde_json::Value> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parse_line).collect()
+    }
+}
+
+fn parse_line(line: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(line).unwrap()
+}
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn capture_log() -> (Lines, tracing::subscriber::DefaultGuard) {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    (lines, tracing::subscriber::set_default(subscriber))
 }

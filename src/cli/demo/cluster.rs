@@ -203,7 +203,7 @@ impl PrivatePostgres {
                     .map_err(doing("handing the directory to the server's user"))?;
             }
         }
-        let mut initdb = self.command(&self.binaries.join("initdb"));
+        let mut initdb = self.command(self.binaries.join("initdb"));
         initdb
             .args(["--encoding=UTF8", "--locale=C", "--no-sync", "--auth=scram-sha-256"])
             .args(["--username", SUPERUSER])

@@ -28,6 +28,9 @@ pub struct BuildArgs {
     /// Bytes of the plugin's stack
     #[arg(long, value_name = "BYTES", default_value_t = STACK_BYTES)]
     pub stack_size: u32,
+    /// Further arguments for `cargo build`
+    #[arg(last = true, value_name = "CARGO ARGUMENTS")]
+    pub cargo: Vec<String>,
 }
 
 /// Why there is no plugin.
@@ -91,6 +94,7 @@ pub fn build(args: &BuildArgs) -> Result<Built, BuildError> {
     let toolchain = toolchain::find(&args.dir, args.target.as_deref()).map_err(BuildError::NoToolchain)?;
     let output = toolchain
         .build(&args.dir, args.stack_size)
+        .args(&args.cargo)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

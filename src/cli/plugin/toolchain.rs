@@ -17,6 +17,7 @@ const INSTALL: &str = "no Rust toolchain that can build WebAssembly was found. I
 pub(super) struct Toolchain {
     cargo: PathBuf,
     rustc: PathBuf,
+    sysroot: PathBuf,
     pub(super) target: String,
     /// The target's standard library is compiled from source, because none is installed.
     builds_std: bool,
@@ -73,13 +74,11 @@ impl Toolchain {
     }
 
     fn paths(&self, dir: &Path) -> Vec<(PathBuf, &'static str)> {
-        let mut paths = Vec::new();
-        if let Some(home) = std::env::var_os("HOME") {
-            paths.push((PathBuf::from(home), "/home"));
-        }
-        if let Some(cargo) = std::env::var_os("CARGO_HOME") {
-            paths.push((PathBuf::from(cargo), "/cargo"));
-        }
+        let mut paths = vec![(self.sysroot.join("lib/rustlib/src/rust"), "/rust")];
+        let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
+        let crates = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home);
+        let registries = crates.and_then(|cargo| cargo.join("registry/src").read_dir().ok());
+        paths.extend(registries.into_iter().flatten().flatten().map(|registry| (registry.path(), "/crates")));
         if let Ok(absolute) = dir.canonicalize() {
             // A workspace's members name each other's files: map what is above this one too.
             paths.push((absolute.parent().unwrap_or(&absolute).to_path_buf(), "/plugin"));
@@ -107,7 +106,8 @@ fn with_linker(
             rustc.display()
         ));
     };
-    Ok(Toolchain { cargo: cargo.into(), rustc: rustc.into(), target: target.into(), builds_std, linker })
+    let (cargo, rustc, sysroot) = (cargo.into(), rustc.into(), sysroot.into());
+    Ok(Toolchain { cargo, rustc, sysroot, target: target.into(), builds_std, linker })
 }
 
 /// Pairs of cargo and rustc with their root: the one that the project chooses, and the system's.

@@ -8,7 +8,7 @@ use crate::policy::decode::Located;
 use crate::policy::diagnostic::Report;
 use crate::policy::document::{Expect, Request, Route, Test};
 use crate::policy::source::Sources;
-use crate::policy::{Expectation, Expected, SampleRequest};
+use crate::policy::{Excerpt, Expectation, Expected, SampleRequest};
 
 pub(super) fn resolve(
     tests: &[Test],
@@ -30,7 +30,8 @@ pub(super) fn resolve(
         let expected = test.expect.get().and_then(|expect| expected(expect, routes, report));
         if let (Some(name), Some(request), Some(expected)) = (test.name.get(), request, expected) {
             let location = format!("{}:{}", sources.get(test.place.file).shown, test.place.line);
-            resolved.push(Expectation { name: name.value.clone(), location, request, expected });
+            let at = Excerpt::of(name.place, sources, &[]);
+            resolved.push(Expectation { name: name.value.clone(), location, at, request, expected });
         }
     }
     resolved

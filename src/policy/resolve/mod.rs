@@ -9,6 +9,7 @@ mod settings;
 mod shadow;
 mod statement;
 mod tenants;
+mod unused;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -88,6 +89,7 @@ pub(crate) fn resolve(
     if report.has_errors() {
         return None;
     }
+    unused::warn(whole, &routes, directory.as_ref(), report);
     Some(Policy {
         server,
         databases: scope.databases.whole(),

@@ -5,9 +5,12 @@ use crate::policy::document;
 use crate::policy::{HostMatch, PathMatch, PathSegment, RouteMatch};
 use http::Method;
 
+/// Routes that are compared with each other, which takes the square of their number in time.
+const MAX_COMPARED: usize = 2_000;
+
 /// Reports every route of which an earlier one takes all requests.
 pub(super) fn check(routes: &[(&document::Route, RouteMatch)], report: &mut Report) {
-    for (index, (later, pattern)) in routes.iter().enumerate() {
+    for (index, (later, pattern)) in routes.iter().enumerate().take(MAX_COMPARED) {
         let earlier = routes[..index].iter().find(|(_, earlier)| covers(earlier, pattern));
         let Some((earlier, _)) = earlier else { continue };
         let name = |route: &document::Route| {

@@ -88,7 +88,13 @@ impl TestGateway {
     }
 
     pub fn call(&self, method: Method, path: &str) -> Call<'_> {
-        Call { gateway: self, method, url: format!("http://{}{path}", self.address()), headers: HeaderMap::new(), body: Bytes::new() }
+        Call {
+            gateway: self,
+            method,
+            url: format!("http://{}{path}", self.address()),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
     }
 
     /// A call of the admin listener.
@@ -123,7 +129,8 @@ impl TestGateway {
 
     /// The access records so far that satisfy `wanted`; waits for the first.
     pub async fn records(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let matching = || -> Vec<Value> { self.lines.parsed().into_iter().filter(|line| wanted(line)).collect() };
+        let matching =
+            || -> Vec<Value> { self.lines.parsed().into_iter().filter(|line| wanted(line)).collect() };
         until(|| !matching().is_empty()).await;
         matching()
     }
@@ -186,7 +193,8 @@ impl Call<'_> {
         *request.uri_mut() = self.url.parse().unwrap();
         *request.headers_mut() = self.headers;
         let sending = async {
-            let response = self.gateway.client.request(request).await.map_err(|error| format!("{error:?}"))?;
+            let response =
+                self.gateway.client.request(request).await.map_err(|error| format!("{error:?}"))?;
             let (parts, body) = response.into_parts();
             let body = body.collect().await.map_err(|error| format!("{error:?}"))?.to_bytes();
             Ok(Reply { status: parts.status, headers: parts.headers, body })

@@ -1,4 +1,9 @@
-//! What tests stand on.
+//! What tests of several areas stand on.
 
 pub mod backend;
+pub mod edge;
 pub mod gateway;
+pub mod postgres;
+pub mod raw_client;
+pub mod raw_upstream;
+pub mod tenant_fixture;

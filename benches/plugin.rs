@@ -1,0 +1,151 @@
+//! What a plugin call costs: fresh and reused, its parts, and a lazy request against an eager one.
+//! `docs/plugins.md` has the figures.
+//!
+//! It counts processor time of the calling thread, which does all the work, so that a busy machine
+//! does not spoil the figures.
+
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, HeaderValue};
+use innkeeper::decision::{FindTenant, Lookup, RequestHead};
+use innkeeper::plugin::{HostSettings, LoadedPlugin, PluginHost};
+use innkeeper::policy::{Instances, OnFailure, Plugin, PluginLimits};
+use innkeeper::tenant::TenantId;
+use tokio::runtime::Runtime;
+
+mod styles;
+
+const CONFIG: &str =
+    r#"{"keys":{"k-123":"acme"},"hosts":{"old.example.com":"acme"},"retired":{"acme-old":"acme"}}"#;
+
+/// Processor time of this thread, as the kernel accounts it.
+struct ProcessorTime;
+
+impl ProcessorTime {
+    fn now() -> Duration {
+        let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells it");
+        let nanoseconds = statistics.split(' ').next().and_then(|first| first.parse().ok());
+        Duration::from_nanos(nanoseconds.expect("the first number is the time spent on the processor"))
+    }
+}
+
+impl Measurement for ProcessorTime {
+    type Intermediate = Duration;
+    type Value = Duration;
+
+    fn start(&self) -> Duration {
+        Self::now()
+    }
+    fn end(&self, started: Duration) -> Duration {
+        Self::now().saturating_sub(started)
+    }
+    fn add(&self, one: &Duration, other: &Duration) -> Duration {
+        *one + *other
+    }
+    fn zero(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn to_f64(&self, value: &Duration) -> f64 {
+        WallTime.to_f64(value)
+    }
+    fn formatter(&self) -> &dyn ValueFormatter {
+        WallTime.formatter()
+    }
+}
+
+struct NoDirectory;
+
+impl FindTenant for NoDirectory {
+    fn find<'a>(&'a self, _: &'a TenantId) -> Lookup<'a> {
+        Box::pin(async { Ok(None) })
+    }
+}
+
+/// Twelve headers, as a browser sends them, the key among them.
+fn request() -> Arc<RequestHead> {
+    let headers = [
+        ("host", "app.example.com"),
+        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+        ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+        ("accept-language", "en-US,en;q=0.5"),
+        ("accept-encoding", "gzip, deflate, br, zstd"),
+        ("x-api-key", "k-123"),
+        ("cookie", "session=5f2b1c6e8d3a4b7f9e0c1d2a3b4c5d6e; theme=dark"),
+        ("dnt", "1"),
+        ("sec-fetch-dest", "document"),
+        ("sec-fetch-mode", "navigate"),
+        ("sec-fetch-site", "none"),
+        ("cache-control", "no-cache"),
+    ];
+    let headers: HeaderMap = headers
+        .into_iter()
+        .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
+        .collect();
+    Arc::new(RequestHead {
+        method: http::Method::GET,
+        scheme: "http",
+        authority: "app.example.com".into(),
+        uri: "/api/buildings?q=tower&limit=50".parse().unwrap(),
+        headers,
+        peer: ([192, 0, 2, 1], 40_000).into(),
+    })
+}
+
+fn load(runtime: &Runtime, settings: HostSettings, instances: Instances) -> LoadedPlugin {
+    let plugin = Plugin {
+        name: "legacy-keys".into(),
+        path: PathBuf::from("plugins/legacy-keys.wasm"),
+        sha256: None,
+        config: CONFIG.into(),
+        limits: PluginLimits { time: Duration::from_secs(10), memory: 16 << 20 },
+        instances,
+        on_failure: OnFailure::Deny,
+    };
+    let wasm = std::fs::read(&plugin.path).unwrap();
+    let host = PluginHost::new(settings).unwrap();
+    runtime.block_on(host.load(Arc::new(plugin), &wasm)).unwrap()
+}
+
+fn plugin_calls(criterion: &mut Criterion<ProcessorTime>) {
+    let runtime = Runtime::new().unwrap();
+    let head = request();
+    let directory: Arc<dyn FindTenant> = Arc::new(NoDirectory);
+    let mut group = criterion.benchmark_group("legacy-keys");
+    let defaults = HostSettings::default;
+    let cases = [
+        ("fresh, configured memory copied", defaults(), Instances::PerRequest),
+        ("fresh, configured again", HostSettings { snapshot: false, ..defaults() }, Instances::PerRequest),
+        (
+            "fresh, nothing kept resident",
+            HostSettings { keep_resident: 0, ..defaults() },
+            Instances::PerRequest,
+        ),
+        (
+            "fresh, 64 KiB kept resident",
+            HostSettings { keep_resident: 64 << 10, ..defaults() },
+            Instances::PerRequest,
+        ),
+        ("reused", defaults(), Instances::Reused),
+    ];
+    for (name, settings, instances) in cases {
+        let plugin = load(&runtime, settings, instances);
+        group.bench_function(name, |bencher| {
+            bencher
+                .to_async(&runtime)
+                .iter(|| async { black_box(plugin.resolve(&head, Arc::clone(&directory)).await.unwrap()) });
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(ProcessorTime);
+    targets = plugin_calls, styles::request_styles
+}
+criterion_main!(benches);

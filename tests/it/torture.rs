@@ -1,0 +1,215 @@
+//! Isolation under torture: many tenants at once, cancelled, timed out, failed and killed. Not one
+//! row may reach another tenant, and the checker that says so is shown to see one that does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use innkeeper::cli::demo::cluster::{PrivatePostgres, SUPERUSER};
+use innkeeper::error::{Code, Refusal};
+use innkeeper::policy::{self, Query};
+use innkeeper::sql::{Answer, Database, Scope};
+use innkeeper::telemetry::{DatabaseLabel, Metrics};
+use innkeeper::tenant::Isolation;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
+use tokio::sync::{Barrier, Mutex};
+use tokio::task::JoinSet;
+
+use crate::support::postgres::{TestDatabase, alone, database, run};
+use crate::support::tenant_fixture::{ROWS, TenantFixture, query};
+
+const TENANTS: usize = 60;
+const CLIENTS: usize = 240;
+const REQUESTS_EACH: usize = 12;
+const CONNECTIONS: u32 = 12;
+const MARKS: &str = "select id, tenant, note from marks";
+
+/// A small generator with a seed, so that a failure can be run again.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+struct Torture {
+    fixture: TenantFixture,
+    settings: Arc<policy::Database>,
+    metrics: Arc<Metrics>,
+    database: Database,
+    foreign: AtomicUsize,
+    answers: AtomicUsize,
+    refusals: AtomicUsize,
+    cancelled: AtomicUsize,
+}
+
+impl Torture {
+    async fn run(&self, tenant: usize, query: &Query) -> Result<Answer, Refusal> {
+        let scope = Scope::of(&self.fixture.admitted(tenant), &self.settings)?;
+        self.database.run(&scope, query, Vec::new()).await
+    }
+
+    async fn read(&self, tenant: usize) -> Option<String> {
+        match self.run(tenant, &query(&self.settings, MARKS)).await {
+            Ok(Answer::Json(json)) => Some(json),
+            Ok(Answer::Empty) => panic!("an answer without rows"),
+            Err(_) => None,
+        }
+    }
+
+    /// One client: reads, changes, mistakes, slow queries, and the wish to be elsewhere.
+    async fn client(self: Arc<Self>, seed: usize) {
+        let mut dice = Dice(seed as u64);
+        let tenant = seed % TENANTS;
+        let mark = query(&self.settings, "update marks set note = tenant returning tenant, note");
+        let mark = Query { read_only: false, ..mark };
+        let mistake = query(&self.settings, "select tenant, 1 / (id::text::int - 1) as broken from marks");
+        let slow = Query {
+            timeout: Some(Duration::from_millis(3)),
+            ..query(&self.settings, "select tenant, pg_sleep(600)::text as slept from marks")
+        };
+        let read = query(&self.settings, MARKS);
+        for _ in 0..REQUESTS_EACH {
+            let query = match dice.roll(20) {
+                0 => &mistake,
+                1 => &slow,
+                2..6 => &mark,
+                _ => &read,
+            };
+            let patience = if dice.roll(5) == 0 { dice.roll(4_000) } else { 60_000_000 };
+            match tokio::time::timeout(Duration::from_micros(patience), self.run(tenant, query)).await {
+                Ok(Ok(Answer::Json(json))) => {
+                    self.foreign.fetch_add(self.fixture.foreign_rows(tenant, &json), Ordering::Relaxed);
+                    self.answers.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(Ok(Answer::Empty)) => panic!("an answer without rows"),
+                Ok(Err(refusal)) => {
+                    let expected = [Code::QueryFailed, Code::QueryTimeout, Code::DatabaseUnavailable]
+                        .contains(&refusal.code());
+                    assert!(expected, "{refusal}");
+                    self.refusals.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(_) => {
+                    self.cancelled.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// Kills a random one of the gateway's backends, over and over, until told to stop.
+async fn kill_backends(postgres: Arc<TestDatabase>, enough: Arc<AtomicBool>) -> usize {
+    let mut admin = postgres.connect().await;
+    let kill = format!(
+        "SELECT pg_terminate_backend(pid)::int FROM pg_stat_activity WHERE usename = '{}' ORDER BY random() LIMIT 1",
+        postgres.login()
+    );
+    let mut killed = 0;
+    while !enough.load(Ordering::Relaxed) {
+        killed += admin.fetch_all(AssertSqlSafe(kill.clone())).await.unwrap().len();
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    killed
+}
+
+async fn torture(isolation: Isolation) {
+    let server = PrivatePostgres::start().await.unwrap();
+    let postgres = Arc::new(alone(&server).await);
+    let fixture = TenantFixture::create(&postgres, TENANTS).await;
+    let settings = postgres.shared_settings(isolation, CONNECTIONS);
+    let metrics = Metrics::new();
+    let torture = Arc::new(Torture {
+        database: Database::open(Arc::clone(&settings), Arc::clone(&metrics)).unwrap(),
+        fixture,
+        settings,
+        metrics,
+        foreign: AtomicUsize::new(0),
+        answers: AtomicUsize::new(0),
+        refusals: AtomicUsize::new(0),
+        cancelled: AtomicUsize::new(0),
+    });
+    let enough = Arc::new(AtomicBool::new(false));
+    let killer = tokio::spawn(kill_backends(Arc::clone(&postgres), Arc::clone(&enough)));
+    let mut clients: JoinSet<()> = (0..CLIENTS).map(|seed| Arc::clone(&torture).client(seed)).collect();
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    enough.store(true, Ordering::Relaxed);
+
+    let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+    let (answers, refusals) = (count(&torture.answers), count(&torture.refusals));
+    let (cancelled, killed) = (count(&torture.cancelled), killer.await.unwrap());
+    #[expect(clippy::print_stdout, reason = "how hard the torture was, beside its verdict")]
+    {
+        println!("{isolation:?}: {answers} answers, {refusals} refusals, {cancelled} cancelled, {killed} killed");
+    }
+    assert_eq!(count(&torture.foreign), 0, "rows reached another tenant");
+    assert!(answers > CLIENTS && refusals > 0 && cancelled > 0 && killed > 0, "it was no torture");
+    let breaches = DatabaseLabel { database: "main".into() };
+    assert_eq!(torture.metrics.isolation_breaches.get_or_create(&breaches).get(), 0);
+
+    // Nothing is stuck afterwards, and every connection that is left serves whoever comes next.
+    postgres.settled().await;
+    let later = torture.fixture.count_foreign_rows(0..TENANTS * 2, |tenant| torture.read(tenant)).await;
+    assert_eq!(later, 0);
+    let noted: Vec<String> =
+        (0..TENANTS).map(|n| format!("SELECT tenant, note, 't_{n:03}' AS own FROM t_{n:03}.marks")).collect();
+    let wrong: i64 = postgres
+        .read(&format!(
+            "SELECT count(*) FROM ({}) m WHERE tenant <> own OR note <> own",
+            noted.join(" UNION ALL ")
+        ))
+        .await;
+    assert_eq!(wrong, 0, "a change reached another tenant's table");
+    // A transaction begun twice, or ended where there was none, is a warning in the server's log.
+    let log = std::fs::read_to_string(server.directory().join("server.log")).unwrap();
+    assert_eq!(log.lines().find(|line| line.contains("WARNING:")), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_row_reaches_another_tenant_at_schema_level() {
+    torture(Isolation::Schema).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_row_reaches_another_tenant_at_role_level() {
+    torture(Isolation::Role).await;
+}
+
+/// What the product is there to replace: a session's search path set by one statement, read by the
+/// next, and in between whatever another request does on the same connection.
+struct RacyHandler {
+    connection: Mutex<PgConnection>,
+    between: Barrier,
+}
+
+impl RacyHandler {
+    async fn read(&self, schema: &str) -> Option<String> {
+        run(&mut *self.connection.lock().await, &format!("SET search_path TO {schema}")).await;
+        self.between.wait().await;
+        let marks = format!("SELECT json_agg(t)::text FROM ({MARKS}) t");
+        let mut connection = self.connection.lock().await;
+        Some(
+            sqlx::query_scalar(AssertSqlSafe(marks))
+                .persistent(false)
+                .fetch_one(&mut *connection)
+                .await
+                .unwrap(),
+        )
+    }
+}
+
+#[tokio::test]
+async fn the_checker_sees_the_rows_that_a_racy_handler_mixes_up() {
+    let postgres = database().await;
+    let fixture = TenantFixture::create(&postgres, 8).await;
+    let connection = PgConnection::connect(&postgres.url(SUPERUSER)).await.unwrap();
+    let racy = RacyHandler { connection: Mutex::new(connection), between: Barrier::new(8) };
+    let foreign =
+        fixture.count_foreign_rows(0..8, |tenant| racy.read(fixture.tenants[tenant].schema.as_str())).await;
+    // All set the path before any reads: whoever was last is who everyone sees.
+    assert_eq!(foreign, 7 * ROWS);
+}

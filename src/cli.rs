@@ -35,7 +35,8 @@ enum Command {
     // Check(check::Args),
     /// Tell what would become of a request, and why, without sending it.
     Explain(explain::Args),
-    // Demo(demo::Args),
+    /// Start a private PostgreSQL, some tenants, a legacy application and a gateway before them.
+    Demo(demo::Args),
     /// Build plugins.
     Plugin(plugin::Args),
     // Schema(schema::Args),
@@ -56,7 +57,7 @@ pub fn run() -> ExitCode {
             Command::Serve(args) => serve::run(args, &log).await,
             // Command::Check(args) => check::run(args, &log).await,
             Command::Explain(args) => explain::run(args, &log).await,
-            // Command::Demo(args) => demo::run(args, &log).await,
+            Command::Demo(args) => demo::run(args, &log).await,
             Command::Plugin(args) => plugin::run(&args),
             // Command::Schema(args) => schema::run(&args),
             Command::Completions(args) => completions::run(&args),

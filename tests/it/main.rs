@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, and so may what it calls")]
 
 mod cluster;
+mod demo;
 mod directory;
 mod edge_framing;
 mod edge_http2;

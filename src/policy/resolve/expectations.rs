@@ -29,9 +29,8 @@ pub(super) fn resolve(
         let request = test.request.get().and_then(|request| sample(request, report));
         let expected = test.expect.get().and_then(|expect| expected(expect, routes, report));
         if let (Some(name), Some(request), Some(expected)) = (test.name.get(), request, expected) {
-            let location = format!("{}:{}", sources.get(test.place.file).shown, test.place.line);
             let at = Excerpt::of(name.place, sources, &[]);
-            resolved.push(Expectation { name: name.value.clone(), location, at, request, expected });
+            resolved.push(Expectation { name: name.value.clone(), at, request, expected });
         }
     }
     resolved

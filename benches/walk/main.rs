@@ -3,6 +3,8 @@
 //! `cargo bench --bench walk` runs both as processes of their own, in turns, and checks every
 //! answer. `WALK_REQUESTS`, `WALK_ROUNDS` and `WALK_CONNECTIONS` change the load.
 
+#![expect(clippy::print_stdout, reason = "a benchmark's output is what it prints")]
+
 mod bare;
 mod load;
 
@@ -57,7 +59,7 @@ async fn serve_innkeeper(upstream: &str, tenants: &[String]) {
     let sidecar =
         Sidecar::start(settings, AccessLog::new(LogFormat::Json, sink)).await.expect("the policy is sound");
     say(sidecar.addresses[0]);
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// A proxy in a process of its own, so that its CPU time is its own.

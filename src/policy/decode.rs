@@ -62,9 +62,15 @@ pub(crate) struct Located<T> {
     /// Where it is written.
     pub place: Place,
     shown: Arc<str>,
+    from_environment: bool,
 }
 
 impl<T> Located<T> {
+    /// Whether a variable of the environment went into it, so that no message may quote a part.
+    pub(crate) fn is_from_environment(&self) -> bool {
+        self.from_environment
+    }
+
     /// The text as a message may show it: with `${NAME}` where the environment gave it.
     pub(crate) fn shown(&self) -> &str {
         &self.shown
@@ -89,7 +95,10 @@ impl<T: Leaf> Decode for Located<T> {
         let hidden = T::SECRET || scalar.written.is_some();
         let shown = if T::SECRET { "[secret]" } else { scalar.shown() };
         match T::read(scalar) {
-            Ok(value) => return Some(Self { value, place: node.place, shown: shown.into() }),
+            Ok(value) => {
+                let from_environment = scalar.written.is_some();
+                return Some(Self { value, place: node.place, shown: shown.into(), from_environment });
+            }
             Err(Unreadable::Rule(rule)) if !hidden => {
                 report.error(node.place, rule);
             }

@@ -181,6 +181,19 @@ fn what_the_environment_gave_is_never_shown() {
 }
 
 #[test]
+fn no_part_of_a_variable_is_quoted() {
+    let desk = with_routes(
+        "  - name: a\n    match: { path: \"/x/${PATH_PART}\" }\n    tenant: none\n    schema: public\n    query: { database: main, sql: \"${SQL}\" }\n",
+    );
+    let shown = desk.variable("PATH_PART", "{hunter2").variable("SQL", "hunter2 1").diagnostics();
+    assert!(!shown.to_lowercase().contains("hunter2"), "{shown}");
+    assert_eq!(shown.matches("error:").count(), 2, "{shown}");
+    let missing =
+        Desk::with("version: 1\ninclude: [ \"${PART}\" ]\n").variable("PART", "hunter2").diagnostics();
+    assert!(!missing.contains("hunter2"), "{missing}");
+}
+
+#[test]
 fn passwords_in_the_policy_are_masked() {
     let text = "version: 1\ndatabases:\n\
         \x20 one: { url: mysql://app:hunter2@db/app }\n\

@@ -1,7 +1,7 @@
 //! Named queries: the statement, its parameters, and what the client gets.
 
 use super::{Scope, or, statement};
-use crate::policy::decode::Located;
+use crate::policy::decode::{Located, shorten};
 use crate::policy::diagnostic::Report;
 use crate::policy::document::{self, TenantRule};
 use crate::policy::{
@@ -46,7 +46,13 @@ fn statement(
     let read = match statement::read(&sql.value) {
         Ok(read) => read,
         Err(mistake) => {
-            report.error(sql.place, mistake.message).help(mistake.help);
+            let message = match sql.is_from_environment() {
+                true => {
+                    format!("what `{}` stands for is not a named query's statement", shorten(sql.shown()))
+                }
+                false => mistake.message,
+            };
+            report.error(sql.place, message).help(mistake.help);
             return None;
         }
     };

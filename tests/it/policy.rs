@@ -47,8 +47,8 @@ impl Desk {
 
 impl Surroundings for Desk {
     fn read(&self, path: &Path) -> io::Result<String> {
-        let name = path.to_str().unwrap();
-        self.files.get(name).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        let name = path.to_string_lossy();
+        self.files.get(name.as_ref()).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     fn variable(&self, name: &str) -> Option<String> {

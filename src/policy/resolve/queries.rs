@@ -255,7 +255,7 @@ fn source(
 
 /// A default is held to the type as far as that can be told without PostgreSQL.
 fn check_default(
-    default: &crate::policy::decode::Json,
+    default: &crate::policy::json::Json,
     kind: ParamType,
     min: Option<f64>,
     max: Option<f64>,

@@ -7,8 +7,9 @@ use super::{Names, or};
 use crate::policy::decode::{Located, Named, shorten};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
-use crate::policy::leaf::{DurationOrZero, Protocol, Size};
+use crate::policy::leaf::{DurationOrZero, Size};
 use crate::policy::source::{Place, Sources};
+use crate::policy::word::Protocol;
 use crate::policy::yaml::Key;
 use crate::policy::{
     AccessLog, Database, Limits, Name, Plugin, PluginLimits, PoolSettings, Server, Timeouts, Upstream,

@@ -10,7 +10,8 @@ use super::{Scope, or};
 use crate::policy::decode::Located;
 use crate::policy::diagnostic::Report;
 use crate::policy::document::{Table, TenantEntry, Tenants};
-use crate::policy::leaf::{DurationOrZero, StateWord};
+use crate::policy::leaf::DurationOrZero;
+use crate::policy::word::StateWord;
 use crate::policy::{Database, DirectorySource, Name, TableDirectory};
 use crate::tenant::{Isolation, MAX_IDENTIFIER_BYTES, Tenant, TenantState};
 

@@ -7,6 +7,8 @@
 #![expect(clippy::print_stdout, reason = "its figures are its output")]
 
 use std::future::Future;
+use std::io;
+use std::path::Path;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use innkeeper::admitted::{Admitted, admit};
 use innkeeper::cli::demo::cluster::{PrivatePostgres, SUPERUSER};
-use innkeeper::policy::{self, Param, ParamSource, ParamType, PoolSettings, Query, ResultShape, Secret};
+use innkeeper::policy::{self, Policy, PoolSettings, Query, Secret, Surroundings, Target};
 use innkeeper::sql::{Answer, Database, Given, Scope, read_value};
 use innkeeper::telemetry::Metrics;
 use innkeeper::tenant::{Isolation, Tenant, TenantState};
@@ -65,30 +67,14 @@ impl Scene {
             .max_connections(CONNECTIONS)
             .test_before_acquire(false)
             .connect_lazy_with(PgConnectOptions::from_str(&url).unwrap().disable_statement_logging());
-        let query = Query {
-            database: Arc::clone(&settings),
-            statement: policy::Statement::assumed(STATEMENT, true, false),
-            params: vec![Param {
-                source: ParamSource::Query("limit".into()),
-                kind: ParamType::Int,
-                default: None,
-                nullable: false,
-                min: Some(1.0),
-                max: Some(500.0),
-                max_length: 20,
-            }],
-            result: ResultShape::Rows,
-            read_only,
-            timeout: None,
-            declared_schema: None,
-        };
+        let query = Query { database: Arc::clone(&settings), declared_schema: None, ..parsed(read_only) };
         let ours = Database::open(Arc::clone(&settings), Metrics::new()).unwrap();
         Self { admitted, settings, query, ours, by_hand }
     }
 
     async fn through_the_room(&self, tenant: usize, limit: &str) -> usize {
         let scope = Scope::of(&self.admitted[tenant], &self.settings).unwrap();
-        let value = read_value(&self.query.params[0], 0, Given::Text(limit.to_owned())).unwrap();
+        let value = read_value(&self.query.params[0], 1, Given::Text(limit.to_owned())).unwrap();
         match self.ours.run(&scope, &self.query, vec![value]).await.unwrap() {
             Answer::Json(json) => json.len(),
             Answer::Empty => 0,
@@ -116,6 +102,37 @@ impl Scene {
             .unwrap();
         transaction.commit().await.unwrap();
         json.len()
+    }
+}
+
+/// The query, as the policy's parser makes it of a document.
+fn parsed(read_only: bool) -> Query {
+    let document = serde_json::json!({
+        "version": 1,
+        "databases": { "main": { "url": "postgres://localhost/main" } },
+        "routes": [{
+            "name": "buildings", "match": { "path": "/" }, "tenant": "none",
+            "query": {
+                "database": "main", "schema": "public", "sql": STATEMENT, "read_only": read_only,
+                "params": [{ "query": "limit", "type": "int", "min": 1, "max": 500 }],
+            },
+        }],
+    });
+    let (policy, _) = Policy::parse(Path::new("policy.yaml"), &OneFile(document.to_string()))
+        .unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+    let Target::Query(query) = &policy.routes[0].target else { panic!("a query route") };
+    Query::clone(query)
+}
+
+struct OneFile(String);
+
+impl Surroundings for OneFile {
+    fn read(&self, _: &Path) -> io::Result<String> {
+        Ok(self.0.clone())
+    }
+
+    fn variable(&self, _: &str) -> Option<String> {
+        None
     }
 }
 

@@ -134,11 +134,3 @@ pub enum ResultShape {
     /// Nothing: 204.
     None,
 }
-
-// Stands in until the policy parser makes statements from documents.
-impl Statement {
-    #[doc(hidden)]
-    pub fn assumed(text: &str, returns_rows: bool, modifies: bool) -> Self {
-        Self { text: text.into(), returns_rows, modifies }
-    }
-}

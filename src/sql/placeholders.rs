@@ -1,4 +1,5 @@
-//! Gives placeholders their type: `$1` becomes `($1::text::numeric)` where the value goes as text.
+//! Reads a statement by PostgreSQL's tokens, to give placeholders their type where the value goes
+//! as text, and to find where a WITH ends.
 
 use std::borrow::Cow;
 
@@ -32,6 +33,29 @@ pub(super) fn cast_placeholders(
         rest = behind;
     }
     Cow::Owned(rewritten)
+}
+
+/// Where the main part of a `WITH …` begins, or `None` where the statement has no WITH.
+///
+/// PostgreSQL takes a changing WITH at the outermost level only, so that it cannot be wrapped as a
+/// whole: its main part becomes one more of its expressions.
+pub(super) fn main_part(statement: &str) -> Option<usize> {
+    const VERBS: [&str; 7] = ["SELECT", "VALUES", "TABLE", "INSERT", "UPDATE", "DELETE", "MERGE"];
+    let (mut at, mut depth, mut within) = (0, 0_usize, false);
+    while let Some(character) = statement[at..].chars().next() {
+        let length = token_length(&statement[at..], character);
+        let token = &statement[at..at + length];
+        match token {
+            "(" => depth += 1,
+            ")" => depth = depth.saturating_sub(1),
+            _ if depth > 0 || !character.is_alphabetic() => {}
+            _ if !within && !token.eq_ignore_ascii_case("WITH") => return None,
+            _ if within && VERBS.iter().any(|verb| token.eq_ignore_ascii_case(verb)) => return Some(at),
+            _ => within = true,
+        }
+        at += length;
+    }
+    None
 }
 
 fn placeholder(token: &str) -> Option<usize> {
@@ -158,6 +182,22 @@ mod tests {
             let statement = format!("select {before}$1");
             assert!(cast(&statement).ends_with("numeric)"), "{statement}");
         }
+    }
+
+    #[test]
+    fn the_main_part_of_a_with_is_behind_its_expressions() {
+        for (head, main) in [
+            ("with a as (delete from t returning *) ", "select * from a"),
+            (
+                "/* select */ WITH recursive a(x) AS MATERIALIZED (select 1), \"select\" as (table b) ",
+                "TABLE a",
+            ),
+            ("with a as (select ')' || $$)$$) ", "insert into t select * from a returning x"),
+        ] {
+            assert_eq!(main_part(&format!("{head}{main}")), Some(head.len()), "{head}{main}");
+        }
+        assert_eq!(main_part("select 1"), None);
+        assert_eq!(main_part("update t set a = (with b as (select 1) select * from b)"), None);
     }
 
     proptest::proptest! {

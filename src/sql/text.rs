@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
-use super::placeholders::cast_placeholders;
+use super::placeholders::{cast_placeholders, main_part};
 use super::scope::Scope;
 use crate::policy::{ParamType, ResultShape, Statement};
 use crate::tenant::SchemaName;
@@ -88,7 +88,10 @@ pub(super) fn statement(
     }
     // The statement stands on lines of its own, so that a comment at its end ends there.
     let source = if statement.modifies() {
-        push(&mut text, format_args!("WITH \"innkeeper changed\" AS (\n{body}\n) "));
+        let main = main_part(&body).unwrap_or(0);
+        let (expressions, main) = body.split_at(main);
+        let joint = if expressions.is_empty() { "WITH " } else { ", " };
+        push(&mut text, format_args!("{expressions}{joint}\"innkeeper changed\" AS (\n{main}\n) "));
         "\"innkeeper changed\"".to_owned()
     } else {
         format!("(\n{body}\n)")

@@ -58,7 +58,7 @@ impl Value {
     }
 }
 
-/// Reads the value of the parameter at `position`, `$1` being at 0. Where the request gives none,
+/// Reads the value of the parameter that the statement calls `$position`. Where the request gives none,
 /// the parameter's default is read, or NULL where it is nullable.
 ///
 /// A value out of bounds is refused and never moved to the nearest one that is in: a client that
@@ -113,11 +113,8 @@ fn refuse(param: &Param, position: usize, complaint: &str) -> Refusal {
         ParamSource::Body(pointer) if pointer.starts_with('/') => format!("body value at `{pointer}`"),
         ParamSource::Body(name) => format!("body member `{name}`"),
     };
-    Refusal::new(Code::QueryParameter, format!("{name} {complaint}")).because(format!(
-        "value of ${} ({:?})",
-        position + 1,
-        param.kind
-    ))
+    Refusal::new(Code::QueryParameter, format!("{name} {complaint}"))
+        .because(format!("value of ${} ({:?})", position, param.kind))
 }
 
 fn text(param: &Param, given: Given) -> Result<String, String> {
@@ -391,7 +388,7 @@ mod tests {
     }
 
     fn read(param: &Param, given: Given) -> Result<Bound, String> {
-        read_value(param, 0, given).map(|value| value.0).map_err(|refusal| refusal.detail().to_owned())
+        read_value(param, 1, given).map(|value| value.0).map_err(|refusal| refusal.detail().to_owned())
     }
 
     fn written(text: &str) -> Given {

@@ -9,13 +9,13 @@ mod results;
 use std::sync::Arc;
 
 use innkeeper::error::Refusal;
-use innkeeper::policy::{self, Param, ParamType, Query, ResultShape};
+use innkeeper::policy::{self, Query, ResultShape};
 use innkeeper::sql::{Answer, Database, Given, Scope, Value, read_value};
 use innkeeper::telemetry::{DatabaseLabel, Metrics};
 use innkeeper::tenant::Isolation;
 
 use crate::support::postgres::{TestDatabase, database};
-use crate::support::tenant_fixture::{TenantFixture, param, query};
+use crate::support::tenant_fixture::{TenantFixture, query, query_with};
 
 /// A database with tenants, and the room under test on it.
 struct Scene {
@@ -48,6 +48,10 @@ impl Scene {
         query(&self.settings, sql)
     }
 
+    fn query_with(&self, sql: &str, params: &[&str]) -> Query {
+        query_with(&self.settings, sql, params)
+    }
+
     /// Runs `query` as the tenant, with texts for its parameters.
     async fn run(&self, tenant: usize, query: &Query, given: &[&str]) -> Result<Answer, Refusal> {
         let values: Vec<Value> = query
@@ -55,7 +59,7 @@ impl Scene {
             .iter()
             .zip(given)
             .enumerate()
-            .map(|(at, (param, text))| read_value(param, at, Given::Text((*text).to_owned())).unwrap())
+            .map(|(at, (param, text))| read_value(param, at + 1, Given::Text((*text).to_owned())).unwrap())
             .collect();
         self.database.run(&self.scope(tenant), query, values).await
     }
@@ -84,11 +88,6 @@ fn write(query: Query) -> Query {
     Query { read_only: false, ..query }
 }
 
-fn with_params(query: Query, kinds: &[ParamType]) -> Query {
-    let params: Vec<Param> = kinds.iter().map(|kind| param(*kind)).collect();
-    Query { params, ..query }
-}
-
 const MARKS: &str = "select id, tenant from marks order by id";
 
 #[tokio::test]
@@ -109,10 +108,8 @@ async fn each_tenant_reads_its_own_rows_on_one_connection() {
 #[tokio::test]
 async fn parameters_are_bound_by_their_type_for_each_tenant() {
     let scene = Scene::new(Isolation::Schema, 1).await;
-    let by_text =
-        with_params(scene.query("select tenant from marks where id::text = $1"), &[ParamType::Text]);
-    let by_number =
-        with_params(scene.query("select tenant from marks where id::text = $1::text"), &[ParamType::Int]);
+    let by_text = scene.query_with("select tenant from marks where id::text = $1", &["text"]);
+    let by_number = scene.query_with("select tenant from marks where id::text = $1::text", &["int"]);
     for round in 0..8 {
         let own = format!("[{{\"tenant\":\"t_{:03}\"}}]", round % 4);
         assert_eq!(scene.json(round, &by_text, &["7"]).await, own);
@@ -125,7 +122,7 @@ async fn parameters_are_bound_by_their_type_for_each_tenant() {
 #[tokio::test]
 async fn a_change_is_committed_and_the_session_reset_with_it() {
     let scene = Scene::new(Isolation::Role, 1).await;
-    let note = with_params(scene.query("update marks set note = $1"), &[ParamType::Text]);
+    let note = scene.query_with("update marks set note = $1", &["text"]);
     assert_eq!(scene.run(1, &write(note), &["seen"]).await.unwrap(), Answer::Empty);
     let returning = write(scene.query("update marks set note = note || '!' returning tenant, note"));
     let json = scene.json(1, &returning, &[]).await;

@@ -144,7 +144,9 @@ async fn torture(isolation: Isolation) {
     let (cancelled, killed) = (count(&torture.cancelled), killer.await.unwrap());
     #[expect(clippy::print_stdout, reason = "how hard the torture was, beside its verdict")]
     {
-        println!("{isolation:?}: {answers} answers, {refusals} refusals, {cancelled} cancelled, {killed} killed");
+        println!(
+            "{isolation:?}: {answers} answers, {refusals} refusals, {cancelled} cancelled, {killed} killed"
+        );
     }
     assert_eq!(count(&torture.foreign), 0, "rows reached another tenant");
     assert!(answers > CLIENTS && refusals > 0 && cancelled > 0 && killed > 0, "it was no torture");

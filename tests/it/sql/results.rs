@@ -1,10 +1,10 @@
 //! What a client gets: shapes, types, digits.
 
-use innkeeper::policy::{ParamType, Query, ResultShape};
+use innkeeper::policy::{Query, ResultShape};
 use innkeeper::sql::{Answer, Given, read_value};
 use innkeeper::tenant::Isolation;
 
-use super::{MARKS, Scene, with_params, write};
+use super::{MARKS, Scene, write};
 
 #[tokio::test]
 async fn a_result_has_the_shape_that_the_policy_gives_it() {
@@ -46,28 +46,48 @@ async fn a_change_that_finds_more_than_one_row_is_rolled_back() {
 }
 
 #[tokio::test]
+async fn a_changing_with_gives_its_rows_and_its_changes() {
+    let scene = Scene::new(Isolation::Schema, 1).await;
+    for (sql, noted) in [
+        (
+            "with m as (update marks set note = 'a' where id::text = '1' returning tenant) select * from m",
+            "1",
+        ),
+        (
+            "with m as (select id from marks where id::text in ('1', '2')) -- two of them\n\
+             update marks set note = 'b' from m where m.id = marks.id returning tenant",
+            "2",
+        ),
+    ] {
+        let json = scene.json(3, &scene.query(sql), &[]).await;
+        assert_eq!(scene.fixture.foreign_rows(3, &json), 0, "{sql}");
+        assert_eq!(scene.value(3, "select count(note) from marks").await, noted, "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn every_type_of_parameter_arrives_as_it_was_sent() {
     let scene = Scene::new(Isolation::Schema, 1).await;
     for (kind, given, expected) in [
-        (ParamType::Text, "it's \"ä\" \\ $1", r#""it's \"ä\" \\ $1""#),
-        (ParamType::Int, "-9223372036854775808", "-9223372036854775808"),
-        (ParamType::Float, "0.1", "0.1"),
+        ("text", "it's \"ä\" \\ $1", r#""it's \"ä\" \\ $1""#),
+        ("int", "-9223372036854775808", "-9223372036854775808"),
+        ("float", "0.1", "0.1"),
         (
-            ParamType::Numeric,
+            "numeric",
             "123456789012345678901234567890.000000000000000000010",
             "123456789012345678901234567890.000000000000000000010",
         ),
-        (ParamType::Bool, "true", "true"),
-        (ParamType::Uuid, "123E4567-E89B-12D3-A456-426614174000", "\"123e4567-e89b-12d3-a456-426614174000\""),
-        (ParamType::Date, "2024-02-29", "\"2024-02-29\""),
-        (ParamType::Timestamp, "2024-02-29T12:00:00.5+02:00", "true"),
-        (ParamType::Json, r#"{"b":[1,2.50],"a":null}"#, r#"{"a": null, "b": [1, 2.50]}"#),
+        ("bool", "true", "true"),
+        ("uuid", "123E4567-E89B-12D3-A456-426614174000", "\"123e4567-e89b-12d3-a456-426614174000\""),
+        ("date", "2024-02-29", "\"2024-02-29\""),
+        ("timestamp", "2024-02-29T12:00:00.5+02:00", "true"),
+        ("json", r#"{"b":[1,2.50],"a":null}"#, r#"{"a": null, "b": [1, 2.50]}"#),
     ] {
         let sql = match kind {
-            ParamType::Timestamp => "select $1 = timestamptz '2024-02-29 10:00:00.5Z' as value -- $1",
+            "timestamp" => "select $1 = timestamptz '2024-02-29 10:00:00.5Z' as value -- $1",
             _ => "select $1 as value -- $1",
         };
-        let query = Query { result: ResultShape::Value, ..with_params(scene.query(sql), &[kind]) };
+        let query = Query { result: ResultShape::Value, ..scene.query_with(sql, &[kind]) };
         assert_eq!(scene.json(0, &query, &[given]).await, expected, "{kind:?}");
     }
 }
@@ -75,23 +95,11 @@ async fn every_type_of_parameter_arrives_as_it_was_sent() {
 #[tokio::test]
 async fn null_is_null_for_every_type() {
     let scene = Scene::new(Isolation::Schema, 1).await;
-    for kind in [
-        ParamType::Text,
-        ParamType::Int,
-        ParamType::Float,
-        ParamType::Numeric,
-        ParamType::Bool,
-        ParamType::Uuid,
-        ParamType::Date,
-        ParamType::Timestamp,
-        ParamType::Json,
-    ] {
-        let mut query = Query {
-            result: ResultShape::Value,
-            ..with_params(scene.query("select $1 is null as value"), &[kind])
-        };
+    for kind in ["text", "int", "float", "numeric", "bool", "uuid", "date", "timestamp", "json"] {
+        let mut query =
+            Query { result: ResultShape::Value, ..scene.query_with("select $1 is null as value", &[kind]) };
         query.params[0].nullable = true;
-        let value = read_value(&query.params[0], 0, Given::Absent).unwrap();
+        let value = read_value(&query.params[0], 1, Given::Absent).unwrap();
         let answer = scene.database.run(&scene.scope(0), &query, vec![value]).await.unwrap();
         assert_eq!(answer, Answer::Json("true".into()), "{kind:?}");
     }
@@ -131,7 +139,7 @@ async fn rows_keep_their_order_and_columns_their_names() {
 #[tokio::test]
 async fn a_value_that_postgresql_refuses_is_the_clients_where_it_gave_one() {
     let scene = Scene::new(Isolation::Schema, 1).await;
-    let narrow = with_params(scene.query("select $1::smallint as n"), &[ParamType::Int]);
+    let narrow = scene.query_with("select $1::smallint as n", &["int"]);
     let refusal = scene.run(0, &narrow, &["70000"]).await.unwrap_err();
     assert_eq!(refusal.code().as_str(), "query-parameter", "{refusal}");
     let own = scene.run(0, &scene.query("select 70000::smallint as n"), &[]).await.unwrap_err();

@@ -1,11 +1,13 @@
 //! Many tenants whose every row carries its tenant's mark, and a checker that counts foreign rows.
 
 use std::future::Future;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use innkeeper::admitted::{Admitted, admit};
-use innkeeper::policy::{self, Param, ParamSource, ParamType, Query, ResultShape, Statement};
+use innkeeper::policy::{self, Policy, Query, Surroundings, Target};
 use innkeeper::tenant::{Tenant, TenantState};
 
 use super::postgres::TestDatabase;
@@ -84,32 +86,38 @@ impl TenantFixture {
     }
 }
 
-/// A query as a policy would have it.
+/// A query without parameters, as a policy has it.
 pub(crate) fn query(database: &Arc<policy::Database>, sql: &str) -> Query {
-    let upper = sql.to_uppercase();
-    let modifies = ["INSERT", "UPDATE", "DELETE"].iter().any(|verb| upper.starts_with(verb));
-    let reads = ["SELECT", "VALUES", "TABLE", "WITH"].iter().any(|verb| upper.starts_with(verb));
-    let returns_rows = reads || upper.contains("RETURNING");
-    Query {
-        database: Arc::clone(database),
-        statement: Statement::assumed(sql, returns_rows, modifies),
-        params: Vec::new(),
-        result: if returns_rows { ResultShape::Rows } else { ResultShape::None },
-        read_only: reads,
-        timeout: None,
-        declared_schema: None,
-    }
+    query_with(database, sql, &[])
 }
 
-/// A required parameter of this type.
-pub(crate) fn param(kind: ParamType) -> Param {
-    Param {
-        source: ParamSource::Query("value".into()),
-        kind,
-        default: None,
-        nullable: false,
-        min: None,
-        max: None,
-        max_length: 65_536,
+/// A query with required parameters of these types, as a policy has it. Only the policy's parser
+/// makes statements, so that it is asked for one.
+pub(crate) fn query_with(database: &Arc<policy::Database>, sql: &str, params: &[&str]) -> Query {
+    let params: Vec<_> =
+        params.iter().map(|kind| serde_json::json!({ "query": "value", "type": kind })).collect();
+    let document = serde_json::json!({
+        "version": 1,
+        "databases": { "main": { "url": "postgres://localhost/main" } },
+        "routes": [{
+            "name": "query", "match": { "path": "/" }, "tenant": "none",
+            "query": { "database": "main", "schema": "public", "sql": sql, "params": params },
+        }],
+    });
+    let (policy, _) = Policy::parse(Path::new("policy.yaml"), &OneFile(document.to_string()))
+        .unwrap_or_else(|mistakes| panic!("{sql}: {mistakes:?}"));
+    let Target::Query(query) = &policy.routes[0].target else { panic!("a query route") };
+    Query { database: Arc::clone(database), declared_schema: None, ..Query::clone(query) }
+}
+
+struct OneFile(String);
+
+impl Surroundings for OneFile {
+    fn read(&self, _: &Path) -> io::Result<String> {
+        Ok(self.0.clone())
+    }
+
+    fn variable(&self, _: &str) -> Option<String> {
+        None
     }
 }

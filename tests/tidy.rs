@@ -159,10 +159,12 @@ const RULES: &[Rule] = &[
             ("docs/a.md", "[b](b.md) [c](../c.md#part) [d](https://example.com) [e](#here)\n"),
             ("docs/b.md", "see [gone](gone.md) and [up](../../up.md)\n"),
             ("c.md", "[folder](docs)\n"),
+            ("src/x.rs", "/// As `docs/b.md` says, and `docs/lost.md` does not.\n"),
         ],
         finds: &[
             "docs/b.md:1: links to `gone.md`, which is not there",
             "docs/b.md:1: links to `../../up.md`, which is not there",
+            "src/x.rs:1: links to `docs/lost.md`, which is not there",
         ],
     },
     Rule {
@@ -345,26 +347,36 @@ fn links_lead_somewhere(house: &[File]) -> Vec<String> {
         known.extend(Path::new(&file.path).ancestors().map(|path| path.to_string_lossy().into_owned()));
     }
     let mut findings = Vec::new();
-    for file in house.iter().filter(|file| file.path.ends_with(".md")) {
+    for file in house {
         for (index, line) in file.text.lines().enumerate() {
-            for (start, _) in line.match_indices("](") {
-                let Some((link, _)) = line[start + 2..].split_once(')') else { continue };
-                let target = link.split('#').next().unwrap_or_default();
-                if target.is_empty() || target.contains("://") || target.starts_with("mailto:") {
-                    continue;
-                }
-                let led = follow(&file.path, target).is_some_and(|path| known.contains(&path));
-                if !led {
-                    findings.push(format!(
-                        "{}:{}: links to `{target}`, which is not there",
-                        file.path,
-                        index + 1
-                    ));
-                }
-            }
+            let lost = if file.path.ends_with(".md") {
+                markdown_links(line).filter(|link| !leads(&file.path, link, &known)).collect()
+            } else if file.is_rust() && line.trim_start().starts_with("//") {
+                // A comment names a document from the root, in backticks.
+                line.split('`').filter(|word| word.starts_with("docs/") && !known.contains(*word)).collect()
+            } else {
+                Vec::new()
+            };
+            findings.extend(
+                lost.iter().map(|link| {
+                    format!("{}:{}: links to `{link}`, which is not there", file.path, index + 1)
+                }),
+            );
         }
     }
     findings
+}
+
+/// The targets of the links in a line that lead to a file, without the part that follows `#`.
+fn markdown_links(line: &str) -> impl Iterator<Item = &str> {
+    line.match_indices("](")
+        .filter_map(|(start, _)| line[start + 2..].split(')').next())
+        .filter_map(|link| link.split('#').next())
+        .filter(|target| !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:"))
+}
+
+fn leads(from: &str, link: &str, known: &BTreeSet<String>) -> bool {
+    follow(from, link).is_some_and(|path| known.contains(&path))
 }
 
 /// Where a relative link in `from` leads, or `None` where it leaves the repository.

@@ -92,14 +92,14 @@ impl Files {
 
     /// Publishes an edition of the policy.
     pub(super) fn write_policy(&self, edition: Edition) -> io::Result<()> {
+        let access_log = if self.surroundings.access_log { "on" } else { "off" };
         let policy = fill(
-            POLICY,
+            &POLICY.replace("access_log: on", &format!("access_log: {access_log}")),
             &[
                 ("DEMO_LISTEN", &self.surroundings.listen),
                 ("DEMO_ADMIN", &self.surroundings.admin),
                 ("DEMO_DATABASE_URL", &self.surroundings.database),
                 ("DEMO_LEGACY", &self.surroundings.legacy),
-                ("DEMO_ACCESS_LOG", if self.surroundings.access_log { "on" } else { "off" }),
                 ("DEMO_MOVING", edition.moving()),
                 ("DEMO_EDITION", edition.word()),
             ],
@@ -180,7 +180,7 @@ mod tests {
         let blue = read();
         files.write_policy(Edition::Green).unwrap();
         let green = read();
-        assert!(!blue.contains("${DEMO"), "{blue}");
+        assert!(!blue.contains("${DEMO") && blue.contains("access_log: off"), "{blue}");
         let seen = |policy: &str, edition: Edition| {
             policy.contains(&format!("'{}' as edition", edition.word()))
                 && policy.contains(&format!("k-moving: {}", edition.moving()))

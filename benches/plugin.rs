@@ -90,6 +90,7 @@ fn request() -> Arc<RequestHead> {
         method: http::Method::GET,
         scheme: "http",
         authority: "app.example.com".into(),
+        host: "app.example.com".into(),
         uri: "/api/buildings?q=tower&limit=50".parse().unwrap(),
         headers,
         peer: ([192, 0, 2, 1], 40_000).into(),

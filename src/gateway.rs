@@ -74,7 +74,7 @@ impl Handler for Gateway {
     /// Answers a request. It cannot fail: a refusal is an answer too.
     async fn handle(&self, inbound: Inbound, connection: &Connection) -> Response<Body> {
         let snapshot = self.snapshots.load();
-        let mut record = Record::open(&inbound, connection, snapshot.generation(), &self.metrics);
+        let mut record = Record::open(&inbound, connection, snapshot.generation());
         record.set_recorded(snapshot.policy().server.access_log == policy::AccessLog::On);
         let outcome = self.walk(inbound, connection, &snapshot, &mut record).await;
         let response = match outcome {

@@ -132,12 +132,6 @@ impl Metrics {
         text
     }
 
-    /// Counts a request as under way until the returned guard is dropped.
-    pub fn request_in_flight(&self) -> InFlight {
-        self.requests_in_flight.inc();
-        InFlight(self.requests_in_flight.clone())
-    }
-
     /// Counts a plugin call and its time.
     pub fn plugin_called(&self, plugin: &Arc<str>, outcome: &'static str, took: Duration) {
         let labels = PluginLabels { plugin: Arc::clone(plugin), outcome };
@@ -200,14 +194,5 @@ impl Metrics {
         );
         registry.register("connections", "Open client connections", self.connections.clone());
         registry.register("requests_in_flight", "Requests under way", self.requests_in_flight.clone());
-    }
-}
-
-/// A request under way.
-pub struct InFlight(Gauge);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

@@ -78,8 +78,7 @@ pub async fn check(file: &Path, surroundings: &dyn Surroundings, builder: Option
     if let Some(builder) = builder {
         match builder.build(policy, None).await {
             Ok(_) => {}
-            Err(BuildError::Tests(failed)) => diagnostics.extend(failed),
-            Err(error) => diagnostics.push(Diagnostic::of_file(file, error.to_string())),
+            Err(BuildError(findings)) => diagnostics.extend(findings),
         }
     }
     Checked { file: file.to_owned(), size, diagnostics: diagnostics.into() }

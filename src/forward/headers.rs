@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::admitted::Admitted;
+use crate::decision::folds_alike;
 
 /// The tenant's id, as backends are told it.
 pub const X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
@@ -98,7 +99,7 @@ pub fn prepare(headers: &mut HeaderMap, hop: Hop<'_>, caller: Caller<'_>, reques
             if is_reserved(name) || is_hop_by_hop(name) || is_framing(name) {
                 continue;
             }
-            remove_if(headers, |other| folds_to(other.as_str(), name.as_str()));
+            remove_if(headers, |other| folds_alike(other.as_str(), name.as_str()));
             headers.insert(name.clone(), value.clone());
         }
         let tenant = admitted.tenant();
@@ -119,8 +120,8 @@ pub fn clean_response(headers: &mut HeaderMap) {
 pub fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str();
     match name.len() {
-        9 if folds_to(name, "forwarded") || folds_to(name, "x-real-ip") => true,
-        12 if folds_to(name, "x-request-id") => true,
+        9 if folds_alike(name, "forwarded") || folds_alike(name, "x-real-ip") => true,
+        12 if folds_alike(name, "x-request-id") => true,
         _ => {
             starts_folded(name, "x-tenant-")
                 || starts_folded(name, "x-forwarded-")
@@ -129,17 +130,8 @@ pub fn is_reserved(name: &HeaderName) -> bool {
     }
 }
 
-/// Whether two header names are one to a backend that folds every other character into `-`.
-pub fn folds_to(name: &str, folded: &str) -> bool {
-    name.len() == folded.len() && starts_folded(name, folded)
-}
-
 fn starts_folded(name: &str, folded: &str) -> bool {
-    name.len() >= folded.len() && name.bytes().zip(folded.bytes()).all(|(a, b)| fold(a) == fold(b))
-}
-
-fn fold(byte: u8) -> u8 {
-    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
+    name.get(..folded.len()).is_some_and(|start| folds_alike(start, folded))
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -147,7 +139,7 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 fn is_framing(name: &HeaderName) -> bool {
-    folds_to(name.as_str(), "content-length") || name == header::HOST
+    folds_alike(name.as_str(), "content-length") || name == header::HOST
 }
 
 fn accepts_trailers(headers: &HeaderMap) -> bool {

@@ -15,7 +15,7 @@ use crate::error::Refusal;
 use crate::forward::headers::X_REQUEST_ID;
 use crate::handler::{Connection, Inbound};
 use crate::snapshot::{Caller, Matched, ResolvedBy, Target};
-use crate::telemetry::{InFlight, Metrics, RequestLabels, RouteLabel};
+use crate::telemetry::{Metrics, RequestLabels, RouteLabel};
 use crate::tenant::TenantId;
 
 /// Where access records go, and how they are written.
@@ -78,7 +78,6 @@ pub(super) struct Record {
     refusal: Option<Refusal>,
     matched_at: Option<Instant>,
     recorded: bool,
-    in_flight: InFlight,
 }
 
 impl Record {
@@ -87,7 +86,6 @@ impl Record {
         inbound: &Inbound,
         connection: &Connection,
         generation: u64,
-        metrics: &Metrics,
     ) -> Self {
         Self {
             request_id: new_request_id(),
@@ -104,7 +102,6 @@ impl Record {
             refusal: None,
             matched_at: None,
             recorded: true,
-            in_flight: metrics.request_in_flight(),
         }
     }
 
@@ -177,7 +174,6 @@ impl Record {
     }
 
     fn finish(self, status: StatusCode, until_head: Duration, end: &BodyEnd, log: &AccessLog) {
-        drop(self.in_flight);
         if !self.recorded {
             return;
         }

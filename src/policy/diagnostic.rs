@@ -174,16 +174,8 @@ impl Diagnostic {
         }
     }
 
-    /// A finding about a policy as a whole, such as a plugin of it that cannot be loaded.
-    pub fn of_file(file: &std::path::Path, message: String) -> Self {
-        let at = Excerpt {
-            file: file.display().to_string(),
-            line: 1,
-            column: 1,
-            length: 0,
-            snippet: None,
-            mark: (0, 0),
-        };
+    /// An error at a place, found after the policy was parsed.
+    pub fn error(at: Excerpt, message: String) -> Self {
         Self { severity: Severity::Error, message, at, help: None, related: Vec::new() }
     }
 

@@ -42,6 +42,15 @@ pub use upstream::{Endpoint, Upstream};
 /// A name that the policy's author gave: of a database, plugin, upstream or route.
 pub type Name = Arc<str>;
 
+/// Where parts of a policy are written that only their use can prove wrong.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// The path of each plugin's file.
+    pub plugins: IndexMap<Name, Excerpt>,
+    /// The URL of each database, masked.
+    pub databases: IndexMap<Name, Excerpt>,
+}
+
 /// A policy in which every name is resolved: nothing is left to validate.
 #[derive(Debug)]
 pub struct Policy {
@@ -53,6 +62,8 @@ pub struct Policy {
     pub directory: Option<DirectorySource>,
     /// Plugins by name.
     pub plugins: IndexMap<Name, Arc<Plugin>>,
+    /// Where plugins' files and databases' URLs are written, for what turns out to be wrong later.
+    pub places: Places,
     /// Upstreams by name.
     pub upstreams: IndexMap<Name, Arc<Upstream>>,
     /// Routes in the order in which they are tried.

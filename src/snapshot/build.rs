@@ -1,6 +1,5 @@
 //! Builds a snapshot from a policy, carrying over what did not change.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,7 +9,7 @@ use super::resolve::{Agreement, Resolver};
 use super::{Route, Snapshot, Target, TenantRule};
 use crate::decision::{DirectoryUnavailable, FindTenant, Lookup};
 use crate::directory::Directory;
-use crate::plugin::{LoadError, LoadedPlugin, PluginHost};
+use crate::plugin::{LoadedPlugin, PluginHost};
 use crate::policy::{Diagnostic, Diagnostics, DirectorySource, Name, Policy};
 use crate::telemetry::Metrics;
 use crate::tenant::TenantId;
@@ -18,41 +17,11 @@ use crate::{forward, policy, sql};
 
 pub(super) type BoundUpstreams = IndexMap<Name, Arc<forward::Upstream>>;
 
-/// Why a policy that parsed cannot serve.
+/// Why a policy that parsed cannot serve: a plugin's file that cannot be run, or inline tests that
+/// failed. Each finding has its place in the policy.
 #[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// A plugin's file cannot be read.
-    #[error("plugin `{plugin}`: cannot read {}: {error}", path.display())]
-    PluginFile {
-        /// The plugin.
-        plugin: Name,
-        /// Its file.
-        path: PathBuf,
-        /// Why not.
-        error: std::io::Error,
-    },
-    /// A plugin's file is not a plugin that we can run.
-    #[error("plugin `{plugin}` ({}): {error}", path.display())]
-    Plugin {
-        /// The plugin.
-        plugin: Name,
-        /// Its file.
-        path: PathBuf,
-        /// Why not.
-        error: LoadError,
-    },
-    /// A database's settings cannot make a pool.
-    #[error("database `{database}`: {error}")]
-    Database {
-        /// The database.
-        database: Name,
-        /// Why not.
-        error: String,
-    },
-    /// Inline tests failed.
-    #[error("{}", Diagnostics::from(.0.clone()))]
-    Tests(Vec<Diagnostic>),
-}
+#[error(transparent)]
+pub struct BuildError(#[from] pub Diagnostics);
 
 /// Builds snapshots; holds what outlives each of them.
 pub struct Builder {
@@ -71,7 +40,7 @@ impl Builder {
     /// settings, and the plugin's bytes, are the same.
     ///
     /// # Errors
-    /// The first part that cannot be built, or every inline test that failed.
+    /// Every plugin that cannot be loaded, or every inline test that failed.
     pub async fn build(&self, policy: Policy, previous: Option<&Snapshot>) -> Result<Snapshot, BuildError> {
         let plugins = self.plugins(&policy, previous).await?;
         let databases = self.databases(&policy, previous)?;
@@ -90,7 +59,7 @@ impl Builder {
             metrics: Arc::clone(&self.metrics),
         };
         let failed = snapshot.rehearse().await.failed;
-        if failed.is_empty() { Ok(snapshot) } else { Err(BuildError::Tests(failed)) }
+        if failed.is_empty() { Ok(snapshot) } else { Err(Diagnostics::from(failed).into()) }
     }
 
     async fn plugins(
@@ -99,30 +68,36 @@ impl Builder {
         previous: Option<&Snapshot>,
     ) -> Result<IndexMap<Name, Arc<LoadedPlugin>>, BuildError> {
         let mut plugins = IndexMap::with_capacity(policy.plugins.len());
+        let mut failures = Vec::new();
         for (name, settings) in &policy.plugins {
-            let read = tokio::fs::read(&settings.path).await;
-            let bytes = read.map_err(|error| BuildError::PluginFile {
-                plugin: Arc::clone(name),
-                path: settings.path.clone(),
-                error,
-            })?;
-            let kept = previous
-                .into_iter()
-                .flat_map(|previous| &previous.plugins)
-                .find(|loaded| loaded.serves(settings, &bytes));
-            let plugin = if let Some(kept) = kept {
-                Arc::clone(kept)
-            } else {
-                let loaded = self.host.load(Arc::clone(settings), &bytes).await;
-                Arc::new(loaded.map_err(|error| BuildError::Plugin {
-                    plugin: Arc::clone(name),
-                    path: settings.path.clone(),
-                    error,
-                })?)
-            };
-            plugins.insert(Arc::clone(name), plugin);
+            match self.plugin(settings, previous).await {
+                Ok(plugin) => drop(plugins.insert(Arc::clone(name), plugin)),
+                Err(why) => {
+                    let at = policy.places.plugins.get(name).expect("each plugin has a path").clone();
+                    failures.push(Diagnostic::error(at, format!("the plugin `{name}` {why}")));
+                }
+            }
         }
-        Ok(plugins)
+        if failures.is_empty() { Ok(plugins) } else { Err(Diagnostics::from(failures).into()) }
+    }
+
+    async fn plugin(
+        &self,
+        settings: &Arc<policy::Plugin>,
+        previous: Option<&Snapshot>,
+    ) -> Result<Arc<LoadedPlugin>, String> {
+        let path = &settings.path;
+        let read = tokio::fs::read(path).await;
+        let bytes = read.map_err(|error| format!("cannot be read from `{}`: {error}", path.display()))?;
+        let kept = previous
+            .into_iter()
+            .flat_map(|previous| &previous.plugins)
+            .find(|loaded| loaded.serves(settings, &bytes));
+        if let Some(kept) = kept {
+            return Ok(Arc::clone(kept));
+        }
+        let loaded = self.host.load(Arc::clone(settings), &bytes).await;
+        loaded.map(Arc::new).map_err(|error| format!("cannot be run: {error}"))
     }
 
     fn databases(
@@ -130,7 +105,7 @@ impl Builder {
         policy: &Policy,
         previous: Option<&Snapshot>,
     ) -> Result<Vec<Arc<sql::Database>>, BuildError> {
-        let build = |settings: &Arc<policy::Database>| {
+        let open = |(name, settings): (&Name, &Arc<policy::Database>)| {
             let kept = previous
                 .into_iter()
                 .flat_map(|previous| &previous.databases)
@@ -139,12 +114,12 @@ impl Builder {
                 return Ok(Arc::clone(kept));
             }
             let opened = sql::Database::open(Arc::clone(settings), Arc::clone(&self.metrics));
-            opened.map(Arc::new).map_err(|error| BuildError::Database {
-                database: Arc::clone(&settings.name),
-                error: error.to_string(),
+            opened.map(Arc::new).map_err(|error| {
+                let at = policy.places.databases.get(name).expect("each database has a URL").clone();
+                BuildError(vec![Diagnostic::error(at, error.to_string())].into())
             })
         };
-        policy.databases.values().map(build).collect()
+        policy.databases.iter().map(open).collect()
     }
 
     fn directory(&self, policy: &Policy, previous: Option<&Snapshot>) -> Arc<dyn FindTenant> {

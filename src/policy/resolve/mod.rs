@@ -21,7 +21,7 @@ use super::diagnostic::Report;
 use super::document;
 use super::load::Whole;
 use super::source::Sources;
-use super::{Database, Name, Plugin, Policy, Upstream};
+use super::{Database, Excerpt, Name, Places, Plugin, Policy, Upstream};
 
 /// Names that can be referred to; `None` stands for one whose definition is broken, and was
 /// reported there.
@@ -95,12 +95,25 @@ pub(crate) fn resolve(
         databases: scope.databases.whole(),
         directory,
         plugins: scope.plugins.whole(),
+        places: places(whole, sources),
         upstreams: scope.upstreams.whole(),
         routes,
         tests,
         hash: String::new(),
         files: Vec::new(),
     })
+}
+
+fn places(whole: &Whole, sources: &Sources) -> Places {
+    let plugins = whole.plugins.0.iter().filter_map(|(name, plugin)| {
+        let path = plugin.as_ref()?.path.get()?;
+        Some((name.value.as_str().into(), Excerpt::of(path.place, sources, &[])))
+    });
+    let databases = whole.databases.0.iter().filter_map(|(name, database)| {
+        let url = database.as_ref()?.url.get()?;
+        Some((name.value.as_str().into(), Excerpt::of(url.place, sources, &[url.place])))
+    });
+    Places { plugins: plugins.collect(), databases: databases.collect() }
 }
 
 /// A setting's value, or its default.

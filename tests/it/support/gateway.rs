@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -105,10 +105,6 @@ impl TestGateway {
 
     pub fn path_of(&self, file: &str) -> PathBuf {
         self.files.directory.path().join(file)
-    }
-
-    pub fn directory(&self) -> &Path {
-        self.files.directory.path()
     }
 
     /// Replaces the policy as a careful tool does: written beside, renamed over.

@@ -16,6 +16,7 @@ mod guests;
 mod plugins;
 mod policy;
 mod policy_hostile;
+mod readme;
 mod reload;
 mod sql;
 mod support;

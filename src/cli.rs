@@ -1,12 +1,12 @@
 //! The command line: one module a command, all of the same shape.
 
-// pub mod check;
+pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod explain;
 pub mod log;
 pub mod plugin;
-// pub mod schema;
+pub mod schema;
 pub mod serve;
 
 use std::process::ExitCode;
@@ -32,14 +32,16 @@ pub struct Cli {
 enum Command {
     /// Serve a policy, and reload it whenever its files change.
     Serve(serve::Args),
-    // Check(check::Args),
+    /// Check policies and run their tests; exit 1 on any error.
+    Check(check::Args),
     /// Tell what would become of a request, and why, without sending it.
     Explain(explain::Args),
     /// Start a private PostgreSQL, some tenants, a legacy application and a gateway before them.
     Demo(demo::Args),
     /// Build plugins.
     Plugin(plugin::Args),
-    // Schema(schema::Args),
+    /// Print the JSON Schema of the policy, for editors.
+    Schema,
     /// Print completions for a shell.
     Completions(completions::Args),
 }
@@ -55,11 +57,11 @@ pub fn run() -> ExitCode {
     runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(args, &log).await,
-            // Command::Check(args) => check::run(args, &log).await,
-            Command::Explain(args) => explain::run(args, &log).await,
+            Command::Check(args) => check::run(&args).await,
+            Command::Explain(args) => explain::run(args).await,
             Command::Demo(args) => demo::run(args, &log).await,
             Command::Plugin(args) => plugin::run(&args),
-            // Command::Schema(args) => schema::run(&args),
+            Command::Schema => schema::run(),
             Command::Completions(args) => completions::run(&args),
         }
     })
@@ -78,7 +80,7 @@ pub enum OutputFormat {
 /// Prints a command's result, which is what standard output is for.
 #[expect(clippy::print_stdout, reason = "the result of a command")]
 pub(crate) fn print(text: &str) {
-    println!("{text}");
+    println!("{}", text.trim_end());
 }
 
 /// Tells why a command failed, and its exit status.

@@ -129,3 +129,42 @@ pub trait FindTenant: Send + Sync {
     /// Looks `id` up: a tenant, or `None` where there is surely none.
     fn find<'a>(&'a self, id: &'a TenantId) -> Lookup<'a>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(lines: &[(&str, &[u8])]) -> RequestHead {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        RequestHead {
+            method: Method::GET,
+            scheme: "http",
+            authority: "localhost".into(),
+            host: "localhost".into(),
+            uri: "/".parse().unwrap(),
+            headers,
+            peer: ([192, 0, 2, 1], 1).into(),
+        }
+    }
+
+    #[test]
+    fn a_header_that_decides_is_sent_once_in_one_spelling() {
+        let name = HeaderName::from_static("x-tenant-id");
+        assert_eq!(head(&[]).header_once(&name).unwrap(), None);
+        assert_eq!(head(&[("X-Tenant-ID", b"a")]).header_once(&name).unwrap(), Some("a"));
+        assert_eq!(head(&[("X-Tenant-ID", b" ")]).header_once(&name).unwrap(), None);
+        for lines in [
+            &[("X-Tenant-ID", &b"a"[..]), ("x-tenant-id", b"a")][..],
+            &[("X-Tenant-ID", b"a"), ("X_Tenant_ID", b"a")],
+            &[("X_TENANT.ID", b"a")],
+            &[("X-Tenant-ID", b"\xff")],
+        ] {
+            let refusal = head(lines).header_once(&name).expect_err("ambiguous");
+            assert_eq!(refusal.code(), Code::TenantAmbiguous);
+        }
+    }
+}

@@ -1,30 +1,27 @@
 //! `innkeeper check FILE…`: every mistake in every file, for people or as one JSON document.
 
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::policy::{Diagnostics, Policy, Surroundings};
+use super::{OutputFormat, fail, print};
+use crate::plugin::{HostSettings, PluginHost};
+use crate::policy::{Diagnostic, Diagnostics, Policy, Surroundings};
+use crate::snapshot::{BuildError, Builder};
+use crate::surroundings::ProcessSurroundings;
+use crate::telemetry::Metrics;
 
 /// Arguments of `innkeeper check`.
 #[derive(Debug, clap::Args)]
-pub struct CheckArgs {
+pub struct Args {
     /// Policy files to check, each by itself.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// How findings are shown.
-    #[arg(long, value_enum, default_value_t = Format::Human)]
-    pub format: Format,
-}
-
-/// How findings are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Format {
-    /// With snippets, for people.
-    #[default]
-    Human,
-    /// One JSON document: `{"files": [{"file", "ok", "diagnostics"}]}`.
-    Json,
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: OutputFormat,
 }
 
 /// One file after it was checked.
@@ -32,10 +29,19 @@ pub enum Format {
 pub struct Checked {
     /// The file.
     pub file: PathBuf,
-    /// The policy, where it has no mistake; its inline tests are still to be run.
-    pub policy: Option<Policy>,
-    /// What was found. Failed tests are added here.
+    /// Routes and tests of a policy that parsed.
+    pub size: Option<Size>,
+    /// What was found, failed tests among it.
     pub diagnostics: Diagnostics,
+}
+
+/// How much there is to a policy.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Its routes.
+    pub routes: usize,
+    /// Its inline tests.
+    pub tests: usize,
 }
 
 impl Checked {
@@ -45,20 +51,45 @@ impl Checked {
     }
 }
 
-/// Parses one file.
-pub fn check(file: &Path, surroundings: &dyn Surroundings) -> Checked {
-    let (policy, diagnostics) = match Policy::parse(file, surroundings) {
-        Ok((policy, warnings)) => (Some(policy), warnings.into()),
-        Err(diagnostics) => (None, diagnostics),
+/// Checks every file as `serve` would before it serves: parsed, its plugins loaded, its tests run.
+/// Databases and upstreams are not contacted.
+pub async fn run(args: &Args) -> ExitCode {
+    let host = match PluginHost::new(HostSettings::default()) {
+        Ok(host) => host,
+        Err(error) => return fail(error),
     };
-    Checked { file: file.to_owned(), policy, diagnostics }
+    let builder = Builder::new(host, Metrics::new());
+    let mut checked = Vec::with_capacity(args.files.len());
+    for file in &args.files {
+        checked.push(check(file, &ProcessSurroundings, Some(&builder)).await);
+    }
+    print(&render(&checked, args.format, io::stdout().is_terminal()));
+    if checked.iter().all(Checked::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Checks one file; without a builder, only what it says.
+pub async fn check(file: &Path, surroundings: &dyn Surroundings, builder: Option<&Builder>) -> Checked {
+    let (policy, warnings) = match Policy::parse(file, surroundings) {
+        Ok(parsed) => parsed,
+        Err(diagnostics) => return Checked { file: file.to_owned(), size: None, diagnostics },
+    };
+    let size = Some(Size { routes: policy.routes.len(), tests: policy.tests.len() });
+    let mut diagnostics: Vec<Diagnostic> = warnings;
+    if let Some(builder) = builder {
+        match builder.build(policy, None).await {
+            Ok(_) => {}
+            Err(BuildError::Tests(failed)) => diagnostics.extend(failed),
+            Err(error) => diagnostics.push(Diagnostic::of_file(file, error.to_string())),
+        }
+    }
+    Checked { file: file.to_owned(), size, diagnostics: diagnostics.into() }
 }
 
 /// What was found in all files, as text that ends with a line break.
-pub fn render(checked: &[Checked], format: Format, colours: bool) -> String {
+pub fn render(checked: &[Checked], format: OutputFormat, colours: bool) -> String {
     match format {
-        Format::Human => checked.iter().map(|one| for_people(one, colours)).collect::<Vec<_>>().join("\n"),
-        Format::Json => {
+        OutputFormat::Human => checked.iter().map(|one| for_people(one, colours)).collect::<Vec<_>>().join("\n"),
+        OutputFormat::Json => {
             let files = checked
                 .iter()
                 .map(|one| FileReport {
@@ -99,12 +130,10 @@ fn for_people(checked: &Checked, colours: bool) -> String {
         (_, 0) => counted(errors, "error"),
         (_, _) => format!("{}, {}", counted(errors, "error"), counted(warnings, "warning")),
     };
-    let verdict = match &checked.policy {
-        Some(policy) if errors == 0 => format!(
-            "ok ({}, {}{found})",
-            counted(policy.routes.len(), "route"),
-            counted(policy.tests.len(), "test")
-        ),
+    let verdict = match &checked.size {
+        Some(size) if errors == 0 => {
+            format!("ok ({}, {}{found})", counted(size.routes, "route"), counted(size.tests, "test"))
+        }
         _ => found,
     };
     text + &format!("{file}: {verdict}\n")
@@ -116,8 +145,6 @@ fn counted(number: usize, noun: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     struct OneFile(&'static str);
@@ -135,20 +162,20 @@ mod tests {
     const GOOD: &str = "version: 1\nupstreams: { app: { endpoints: [ http://127.0.0.1:9000 ] } }\n\
         routes: [ { name: all, tenant: none, forward: app } ]\n";
 
-    #[test]
-    fn a_good_file_is_said_to_be_good() {
-        let checked = [check("good.yaml".as_ref(), &OneFile(GOOD))];
+    #[tokio::test]
+    async fn a_good_file_is_said_to_be_good() {
+        let checked = [check("good.yaml".as_ref(), &OneFile(GOOD), None).await];
         assert!(checked[0].is_ok());
-        assert_eq!(render(&checked, Format::Human, false), "good.yaml: ok (1 route, 0 tests)\n");
+        assert_eq!(render(&checked, OutputFormat::Human, false), "good.yaml: ok (1 route, 0 tests)\n");
     }
 
-    #[test]
-    fn scripts_read_one_document_for_all_files() {
+    #[tokio::test]
+    async fn scripts_read_one_document_for_all_files() {
         let checked = [
-            check("good.yaml".as_ref(), &OneFile(GOOD)),
-            check("bad.yaml".as_ref(), &OneFile("version: 2\n")),
+            check("good.yaml".as_ref(), &OneFile(GOOD), None).await,
+            check("bad.yaml".as_ref(), &OneFile("version: 2\n"), None).await,
         ];
-        let report: serde_json::Value = serde_json::from_str(&render(&checked, Format::Json, false)).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&render(&checked, OutputFormat::Json, false)).unwrap();
         assert_eq!(report["files"][0]["ok"], true);
         assert_eq!(report["files"][1]["ok"], false);
         let first = &report["files"][1]["diagnostics"][0];

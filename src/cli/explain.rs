@@ -7,7 +7,6 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde_json::{Value, json};
 
-use super::log::Log;
 use super::{OutputFormat, fail, print};
 use crate::decision::RequestHead;
 use crate::error::Refusal;
@@ -38,7 +37,7 @@ pub struct Args {
 }
 
 /// Explains; the exit status is 0 where the request would be served, 1 where it would be refused.
-pub async fn run(args: Args, _: &Log) -> ExitCode {
+pub async fn run(args: Args) -> ExitCode {
     let format = args.format;
     let snapshot = match load(&args).await {
         Ok(snapshot) => snapshot,

@@ -1,6 +1,6 @@
 //! What is refused before anything is decided: requests that two readers could read differently.
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header;
 use http::{Method, Version, request, uri};
 
 use crate::error::{Code, Refusal};
@@ -25,34 +25,6 @@ pub fn inspect(head: &request::Parts) -> Result<Authority, Refusal> {
     inspect_method(head)?;
     inspect_path(head.uri.path())?;
     authority(head)
-}
-
-/// The one value of a header that decides something, as text. A second line of it, or of a name
-/// that a backend may fold into it (`X_Tenant_ID` for `X-Tenant-ID`), makes it ambiguous.
-///
-/// # Errors
-/// `tenant-ambiguous`, or `request-invalid` where the value is not visible ASCII.
-pub fn single_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refusal> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next();
-    if values.next().is_some() {
-        return Err(ambiguous(format!("header `{name}` must be sent once")));
-    }
-    if let Some(twin) = headers.keys().find(|other| *other != name && is_twin(other, name)) {
-        return Err(ambiguous(format!("header `{twin}` can be read as `{name}`; send `{name}` only")));
-    }
-    match value {
-        None => Ok(None),
-        Some(value) => match value.to_str() {
-            Ok(text) => Ok(Some(text)),
-            Err(_) => Err(invalid(format!("header `{name}` must be visible ASCII"))),
-        },
-    }
-}
-
-fn is_twin(a: &HeaderName, b: &HeaderName) -> bool {
-    let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
-    a.as_str().len() == b.as_str().len() && a.as_str().bytes().map(fold).eq(b.as_str().bytes().map(fold))
 }
 
 fn inspect_method(head: &request::Parts) -> Result<(), Refusal> {
@@ -199,10 +171,6 @@ fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
     Refusal::new(Code::RequestInvalid, detail)
 }
 
-fn ambiguous(detail: String) -> Refusal {
-    Refusal::new(Code::TenantAmbiguous, detail)
-}
-
 #[cfg(test)]
 mod tests {
     use http::Request;
@@ -322,35 +290,5 @@ mod tests {
                 Request::builder().method(method).uri(target).header("host", "a.example").body(()).unwrap();
             assert!(inspect(&request.into_parts().0).is_err(), "{method}");
         }
-    }
-
-    #[test]
-    fn a_header_that_decides_is_sent_once_in_one_spelling() {
-        let headers = |lines: &[(&str, &str)]| -> HeaderMap {
-            lines
-                .iter()
-                .map(|(name, value)| {
-                    (HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap())
-                })
-                .collect()
-        };
-        let name = HeaderName::from_static("x-tenant-id");
-        assert_eq!(single_header(&headers(&[]), &name).unwrap(), None);
-        assert_eq!(single_header(&headers(&[("X-Tenant-ID", "a")]), &name).unwrap(), Some("a"));
-        for lines in [
-            &[("X-Tenant-ID", "a"), ("x-tenant-id", "a")][..],
-            &[("X-Tenant-ID", "a"), ("X_Tenant_ID", "a")],
-            &[("X_TENANT.ID", "a")],
-        ] {
-            let map = lines.iter().fold(HeaderMap::new(), |mut map, (name, value)| {
-                map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
-                map
-            });
-            let refusal = single_header(&map, &name).expect_err("ambiguous");
-            assert_eq!(refusal.code(), Code::TenantAmbiguous);
-        }
-        let opaque: HeaderMap =
-            [(name.clone(), http::HeaderValue::from_bytes(b"\xff").unwrap())].into_iter().collect();
-        assert_eq!(single_header(&opaque, &name).expect_err("opaque").code(), Code::RequestInvalid);
     }
 }

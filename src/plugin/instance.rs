@@ -1,7 +1,7 @@
 //! One instance of a plugin: made, configured, asked, thrown away.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::Resource;
@@ -10,7 +10,7 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 use super::bindings::{Policy, PolicyPre};
 use super::failure::{FailureClass, PluginFailure};
 use super::log::PluginLog;
-use super::state::{Asked, Call, HostStop, State};
+use super::state::{Asked, Call, HostStop, State, TimeLimit};
 use super::verdict;
 use crate::decision::Decision;
 
@@ -32,10 +32,10 @@ impl Instance {
         pre: &PolicyPre<State>,
         log: &Arc<PluginLog>,
         memory_bytes: usize,
-        time: Duration,
+        limit: TimeLimit,
         slots: OwnedSemaphorePermit,
     ) -> Result<Self, PluginFailure> {
-        let mut store = make_store(pre.engine(), log, memory_bytes, time);
+        let mut store = make_store(pre.engine(), log, memory_bytes, limit);
         match pre.instantiate_async(&mut store).await {
             Ok(policy) => Ok(Self { store, policy, uses: 0, _slots: slots }),
             Err(error) => Err(PluginFailure::classify(&error, store.data())),
@@ -52,9 +52,15 @@ impl Instance {
     }
 
     /// Asks the plugin about a request.
-    pub(super) async fn resolve(&mut self, asked: Asked, time: Duration) -> Result<Decision, PluginFailure> {
+    pub(super) async fn resolve(
+        &mut self,
+        asked: Asked,
+        limit: TimeLimit,
+    ) -> Result<Decision, PluginFailure> {
         self.uses += 1;
-        self.store.data_mut().call = Call { deadline: Instant::now() + time, time, asked: Some(asked) };
+        let state = self.store.data_mut();
+        state.call = Call { limit, asked: Some(asked) };
+        state.memory.forget_refusal();
         self.store.set_epoch_deadline(1);
         let answered = self.policy.call_resolve(&mut self.store, Resource::new_borrow(0)).await;
         self.store.data_mut().call.asked = None;
@@ -72,19 +78,19 @@ pub(super) fn make_store(
     engine: &Engine,
     log: &Arc<PluginLog>,
     memory_bytes: usize,
-    time: Duration,
+    limit: TimeLimit,
 ) -> Store<State> {
-    let call = Call { deadline: Instant::now() + time, time, asked: None };
+    let call = Call { limit, asked: None };
     let mut store = Store::new(engine, State::new(log, memory_bytes, call));
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|context| {
-        let call = &context.data().call;
-        if Instant::now() < call.deadline {
+        let limit = context.data().call.limit;
+        if Instant::now() < limit.deadline {
             Ok(UpdateDeadline::Yield(1))
         } else {
-            Err(HostStop::Deadline(call.time).into())
+            Err(HostStop::Deadline(limit.time).into())
         }
     });
     store

@@ -16,7 +16,7 @@ use super::loaded::{LoadedPlugin, Parts};
 use super::log::{PluginLog, printable};
 use super::recent::Key;
 use super::snapshot;
-use super::state::State;
+use super::state::{State, TimeLimit};
 use crate::policy;
 
 /// The world that we serve.
@@ -254,8 +254,9 @@ impl PluginHost {
             return Err(LoadError::new(LoadErrorClass::Capacity, message));
         };
         let _ticking = self.epochs.ticking();
+        let limit = TimeLimit::starting_now(time);
         let configured = timeout(time, async {
-            let mut instance = Instance::make(pre, log, settings.limits.memory, time, slots).await?;
+            let mut instance = Instance::make(pre, log, settings.limits.memory, limit, slots).await?;
             instance.configure(&settings.config).await.map(|()| instance)
         });
         let failure = match configured.await.unwrap_or_else(|_| Err(PluginFailure::deadline(time))) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::bindings::PolicyPre;
 use super::engine::PluginHost;
@@ -13,7 +13,7 @@ use super::failure::{FailureClass, PluginFailure};
 use super::instance::Instance;
 use super::load::version_of;
 use super::log::PluginLog;
-use super::state::{Asked, State};
+use super::state::{Asked, State, TimeLimit};
 use crate::decision::{Decision, FindTenant, RequestHead};
 use crate::policy::{self, Instances};
 
@@ -94,37 +94,38 @@ impl LoadedPlugin {
         head: &Arc<RequestHead>,
         directory: Arc<dyn FindTenant>,
     ) -> Result<Decision, PluginFailure> {
-        let time = self.settings.limits.time;
-        let deadline = Instant::now() + time;
+        let limit = TimeLimit::starting_now(self.time());
         let asked = Asked { head: Arc::clone(head), directory };
         let _ticking = self.host.epochs.ticking();
         match self.settings.instances {
-            Instances::PerRequest => self.resolve_fresh(asked, deadline).await,
-            Instances::Reused => self.resolve_reused(asked, deadline).await,
+            Instances::PerRequest => self.resolve_fresh(asked, limit).await,
+            Instances::Reused => self.resolve_reused(asked, limit).await,
         }
     }
 
-    async fn resolve_fresh(&self, asked: Asked, deadline: Instant) -> Result<Decision, PluginFailure> {
-        let slots = self.slots(deadline).await?;
+    async fn resolve_fresh(&self, asked: Asked, limit: TimeLimit) -> Result<Decision, PluginFailure> {
+        let slots = self.slots(limit).await?;
         let answer = async {
-            let mut instance = self.make(slots, remaining(deadline)).await?;
-            instance.resolve(asked, remaining(deadline)).await
+            let mut instance = self.make(slots, limit).await?;
+            instance.resolve(asked, limit).await
         };
-        timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(PluginFailure::deadline(self.time())))
+        timeout_at(limit.deadline.into(), answer)
+            .await
+            .unwrap_or_else(|_| Err(PluginFailure::deadline(self.time())))
     }
 
-    async fn resolve_reused(&self, asked: Asked, deadline: Instant) -> Result<Decision, PluginFailure> {
-        let Ok(turn) = timeout_at(deadline, self.reused.turns.acquire()).await else {
+    async fn resolve_reused(&self, asked: Asked, limit: TimeLimit) -> Result<Decision, PluginFailure> {
+        let Ok(turn) = timeout_at(limit.deadline.into(), self.reused.turns.acquire()).await else {
             return Err(self.no_capacity());
         };
         let _turn = turn.expect("the semaphore is never closed");
         let idle = self.idle().pop();
         let mut instance = match idle {
             Some(instance) => instance,
-            None => self.make_reused(deadline).await?,
+            None => self.make_reused(limit).await?,
         };
-        let answer = instance.resolve(asked, remaining(deadline));
-        let answer = timeout_at(deadline, answer).await;
+        let answer = instance.resolve(asked, limit);
+        let answer = timeout_at(limit.deadline.into(), answer).await;
         let answer = answer.unwrap_or_else(|_| Err(PluginFailure::deadline(self.time())));
         // Whatever state a failure left behind is not for the next request.
         if answer.is_ok() && instance.uses < self.host.settings.reused_uses {
@@ -133,15 +134,15 @@ impl LoadedPlugin {
         answer
     }
 
-    async fn make_reused(&self, deadline: Instant) -> Result<Instance, PluginFailure> {
-        let slots = self.slots(deadline).await?;
-        let made = timeout_at(deadline, self.make(slots, remaining(deadline))).await;
+    async fn make_reused(&self, limit: TimeLimit) -> Result<Instance, PluginFailure> {
+        let slots = self.slots(limit).await?;
+        let made = timeout_at(limit.deadline.into(), self.make(slots, limit)).await;
         made.unwrap_or_else(|_| Err(PluginFailure::deadline(self.time())))
     }
 
-    async fn make(&self, slots: OwnedSemaphorePermit, time: Duration) -> Result<Instance, PluginFailure> {
+    async fn make(&self, slots: OwnedSemaphorePermit, limit: TimeLimit) -> Result<Instance, PluginFailure> {
         let memory = self.settings.limits.memory;
-        let mut instance = Instance::make(&self.parts.pre, &self.log, memory, time, slots).await?;
+        let mut instance = Instance::make(&self.parts.pre, &self.log, memory, limit, slots).await?;
         if !self.parts.configured {
             instance.configure(&self.settings.config).await.map_err(|failure| match failure.class {
                 FailureClass::Guest => PluginFailure::new(FailureClass::Configure, failure.message),
@@ -152,12 +153,13 @@ impl LoadedPlugin {
     }
 
     /// Room for one instance, now or as soon as another one ends.
-    async fn slots(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, PluginFailure> {
+    async fn slots(&self, limit: TimeLimit) -> Result<OwnedSemaphorePermit, PluginFailure> {
         let slots = &self.host.slots;
         if let Ok(room) = Arc::clone(slots).try_acquire_many_owned(self.parts.slots) {
             return Ok(room);
         }
-        match timeout_at(deadline, Arc::clone(slots).acquire_many_owned(self.parts.slots)).await {
+        match timeout_at(limit.deadline.into(), Arc::clone(slots).acquire_many_owned(self.parts.slots)).await
+        {
             Ok(room) => Ok(room.expect("the semaphore is never closed")),
             Err(_) => Err(self.no_capacity()),
         }
@@ -175,10 +177,6 @@ impl LoadedPlugin {
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Instance>> {
         self.reused.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn remaining(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
 }
 
 impl fmt::Debug for LoadedPlugin {

@@ -12,7 +12,7 @@ use super::bindings::{Policy, PolicyPre};
 use super::engine::PluginHost;
 use super::instance::make_store;
 use super::log::PluginLog;
-use super::state::State;
+use super::state::{State, TimeLimit};
 use crate::policy;
 
 /// The largest file that is worth it, bytes. It is compiled twice more, which takes a small plugin
@@ -49,7 +49,7 @@ pub(super) async fn configured(
         let _ticking = host.epochs.ticking();
         let copied = copy_configured(&host, &settings, &log, &wasm).await?;
         let pre = host.link(copied.into()).await.map_err(|error| error.to_string())?;
-        let mut store = make_store(&host.engine, &log, settings.limits.memory, time);
+        let mut store = make_store(&host.engine, &log, settings.limits.memory, TimeLimit::starting_now(time));
         let started = timeout(time, pre.instantiate_async(&mut store)).await;
         started.map_err(|_| "the copy does not start")?.map_err(|error| format!("{error:#}"))?;
         Ok(pre)
@@ -69,7 +69,7 @@ async fn copy_configured(
     let (context, instrumented) = wizer.instrument_component(wasm).map_err(show)?;
     let component = host.compile(instrumented.into()).await.map_err(|error| error.to_string())?;
     let memory = (settings.limits.memory + EXTRA_BYTES).min(host.settings.memory_max);
-    let mut store = make_store(&host.engine, log, memory, time);
+    let mut store = make_store(&host.engine, log, memory, TimeLimit::starting_now(time));
     let work = async {
         let instance = host.linker.instantiate_async(&mut store, &component).await.map_err(show)?;
         let policy = Policy::new(&mut store, &instance).map_err(show)?;

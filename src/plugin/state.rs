@@ -50,9 +50,21 @@ pub(super) struct State {
 
 /// What belongs to the call under way, and to no other.
 pub(super) struct Call {
+    pub(super) limit: TimeLimit,
+    pub(super) asked: Option<Asked>,
+}
+
+/// When a call must have ended, and the limit that this follows from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TimeLimit {
     pub(super) deadline: Instant,
     pub(super) time: Duration,
-    pub(super) asked: Option<Asked>,
+}
+
+impl TimeLimit {
+    pub(super) fn starting_now(time: Duration) -> Self {
+        Self { deadline: Instant::now() + time, time }
+    }
 }
 
 /// What a call of `resolve` is about.
@@ -193,6 +205,11 @@ impl MemoryLimit {
     /// abort, and the abort alone would hide the cause.
     pub(super) fn exceeded(&self) -> Option<&str> {
         self.exceeded.as_deref()
+    }
+
+    /// A refusal that the instance coped with does not explain a later failure.
+    pub(super) fn forget_refusal(&mut self) {
+        self.exceeded = None;
     }
 }
 

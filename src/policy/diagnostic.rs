@@ -174,6 +174,19 @@ impl Diagnostic {
         }
     }
 
+    /// A finding about a policy as a whole, such as a plugin of it that cannot be loaded.
+    pub fn of_file(file: &std::path::Path, message: String) -> Self {
+        let at = Excerpt {
+            file: file.display().to_string(),
+            line: 1,
+            column: 1,
+            length: 0,
+            snippet: None,
+            mark: (0, 0),
+        };
+        Self { severity: Severity::Error, message, at, help: None, related: Vec::new() }
+    }
+
     /// The finding as text for people, with ANSI colours if asked.
     pub fn render(&self, colours: bool) -> String {
         let paint = |code, text: &str| match colours {

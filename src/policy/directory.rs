@@ -10,6 +10,7 @@ use super::Database;
 use crate::tenant::{Tenant, TenantId};
 
 /// A source of tenants.
+#[expect(clippy::large_enum_variant, reason = "there is one of them in a policy")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum DirectorySource {
     /// Written in the policy, or in a file that it names.

@@ -9,9 +9,7 @@ use super::Excerpt;
 pub struct Expectation {
     /// Its name.
     pub name: String,
-    /// Where it is written, for its diagnostic: file and line.
-    pub location: String,
-    /// The same with its line, for [`Diagnostic::failed_test`](super::Diagnostic::failed_test).
+    /// Where it is written, for [`Diagnostic::failed_test`](super::Diagnostic::failed_test).
     pub at: Excerpt,
     /// The request.
     pub request: SampleRequest,

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::decode::{Decode, Named};
+use super::decode::{Decode, Located, Named};
 use super::diagnostic::{Diagnostic, Diagnostics, Report};
 use super::document;
 use super::interpolate::Interpolator;
@@ -91,22 +91,22 @@ impl Loader<'_> {
         })
     }
 
-    /// Reads one file and what it includes into `whole`. `named_at` is where it is included, and
+    /// Reads one file and what it includes into `whole`. `named` is where it is included, and
     /// `chain` holds the files that led there.
     fn add_file(
         &mut self,
         path: &Path,
-        named_at: Option<Place>,
+        named: Option<&Located<String>>,
         chain: &mut Vec<PathBuf>,
         whole: &mut Whole,
     ) {
-        let Some(root) = self.read(path, named_at) else { return };
+        let Some(root) = self.read(path, named) else { return };
         let file = root.place.file;
         let Some(document) = document::Policy::decode(&root, &mut self.report) else {
             self.readable = false;
             return;
         };
-        if named_at.is_none() && !has_key(&root, "version") {
+        if named.is_none() && !has_key(&root, "version") {
             self.report
                 .error(Place::start_of(file), "the policy needs the key `version`")
                 .help("start the file with `version: 1`");
@@ -127,14 +127,15 @@ impl Loader<'_> {
                     .error(include.place, format!("`{shown}` is included twice"))
                     .help("include it once, in the main file");
             } else {
-                self.add_file(&included, Some(include.place), chain, whole);
+                self.add_file(&included, Some(&include), chain, whole);
             }
         }
         chain.pop();
     }
 
     /// Reads one file as YAML, with its variables replaced.
-    fn read(&mut self, path: &Path, named_at: Option<Place>) -> Option<Node> {
+    fn read(&mut self, path: &Path, named: Option<&Located<String>>) -> Option<Node> {
+        let named_at = named.map(|name| name.place);
         let read = self.surroundings.read(path);
         let text = read.as_deref().unwrap_or_default();
         let file = match (named_at, &read) {
@@ -144,7 +145,11 @@ impl Loader<'_> {
         let node = match &read {
             Err(error) => {
                 let place = named_at.unwrap_or(Place::start_of(file));
-                let what = format!("cannot read `{}`: {}", path.display(), reason(error));
+                let shown = match named {
+                    Some(name) if name.is_from_environment() => name.shown().to_owned(),
+                    _ => path.display().to_string(),
+                };
+                let what = format!("cannot read `{shown}`: {}", reason(error));
                 let finding = self.report.error(place, what);
                 if named_at.is_some() {
                     finding.help("paths are relative to the file that names them");
@@ -178,7 +183,7 @@ impl Loader<'_> {
             && let Some(file) = &tenants.file
         {
             let path = self.sources.beside(file.place, &file.value);
-            if let Some(node) = self.read(&path, Some(file.place)) {
+            if let Some(node) = self.read(&path, Some(file)) {
                 entries = Some(decode_tenants(&node, &mut self.report));
             }
         } else if entries.is_some() {

@@ -89,6 +89,7 @@ fn hide_passwords(characters: &[char], hidden: &mut [bool]) {
             let colon = characters[start..end].iter().position(|c| *c == ':').map(|colon| start + colon);
             if let (Some(colon), Some(at)) = (colon, at)
                 && colon < at
+                && !is_variable(&characters[colon + 1..at])
             {
                 hidden[colon + 1..at].fill(true);
             }
@@ -102,6 +103,14 @@ fn hide_passwords(characters: &[char], hidden: &mut [bool]) {
             hidden[from..end].fill(true);
         }
     }
+}
+
+/// Whether a password is written as `${NAME}`, which tells nothing and must be seen to be mended.
+fn is_variable(password: &[char]) -> bool {
+    let text: String = password.iter().collect();
+    text.strip_prefix("${")
+        .and_then(|rest| rest.strip_suffix('}'))
+        .is_some_and(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
 }
 
 /// Keeps the part of a long line around its mark.
@@ -131,6 +140,7 @@ mod tests {
         assert_eq!(show("url: postgres://app:s3cr3t@db/app"), "url: postgres://app:***@db/app");
         assert_eq!(show("url: postgres://app:a/b@c@db/app"), "url: postgres://app:***@db/app");
         assert_eq!(show("x: ${URL:-postgres://a:b@c}"), "x: ${URL:-postgres://a:***@c}");
+        assert_eq!(show("url: postgres://app:${PW}@db/app"), "url: postgres://app:${PW}@db/app");
         assert_eq!(show("url: postgres://db/app?password=x&a=1"), "url: postgres://db/app?password=***&a=1");
         assert_eq!(show("endpoints: [http://127.0.0.1:9000]"), "endpoints: [http://127.0.0.1:9000]");
     }

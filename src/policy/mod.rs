@@ -7,6 +7,7 @@ mod directory;
 mod document;
 mod expectation;
 mod interpolate;
+mod json;
 mod leaf;
 mod load;
 mod mask;
@@ -18,6 +19,7 @@ mod secret;
 mod server;
 mod source;
 mod upstream;
+mod word;
 mod yaml;
 
 use std::path::PathBuf;

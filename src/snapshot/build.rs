@@ -6,13 +6,12 @@ use std::time::SystemTime;
 
 use indexmap::IndexMap;
 
-use super::rehearse::FailedExpectation;
 use super::resolve::{Agreement, Resolver};
 use super::{Route, Snapshot, Target, TenantRule};
 use crate::decision::{DirectoryUnavailable, FindTenant, Lookup};
 use crate::directory::Directory;
 use crate::plugin::{LoadError, LoadedPlugin, PluginHost};
-use crate::policy::{DirectorySource, Name, Policy};
+use crate::policy::{Diagnostic, Diagnostics, DirectorySource, Name, Policy};
 use crate::telemetry::Metrics;
 use crate::tenant::TenantId;
 use crate::{forward, policy, sql};
@@ -51,8 +50,8 @@ pub enum BuildError {
         error: String,
     },
     /// Inline tests failed.
-    #[error("{} of the policy's tests failed:\n{}", .0.len(), .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Tests(Vec<FailedExpectation>),
+    #[error("{}", Diagnostics::from(.0.clone()))]
+    Tests(Vec<Diagnostic>),
 }
 
 /// Builds snapshots; holds what outlives each of them.

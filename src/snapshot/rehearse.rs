@@ -1,11 +1,10 @@
 //! Rehearses a policy: its inline tests, run before it may serve.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::decision::RequestHead;
 use crate::error::{Code, Refusal};
-use crate::policy::{DirectorySource, Expectation, SampleRequest};
+use crate::policy::{Diagnostic, DirectorySource, Expectation, SampleRequest};
 
 use super::{Caller, Snapshot};
 
@@ -15,24 +14,7 @@ pub struct Rehearsal {
     /// How many ran.
     pub total: usize,
     /// Those that failed.
-    pub failed: Vec<FailedExpectation>,
-}
-
-/// An inline test that failed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FailedExpectation {
-    /// The test's name.
-    pub name: String,
-    /// File and line of the test.
-    pub location: String,
-    /// What differs: expected and got, one sentence each.
-    pub differences: Vec<String>,
-}
-
-impl fmt::Display for FailedExpectation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: test `{}`: {}", self.location, self.name, self.differences.join("; "))
-    }
+    pub failed: Vec<Diagnostic>,
 }
 
 /// What became of a request that is never sent.
@@ -53,8 +35,7 @@ impl Snapshot {
         for test in tests {
             let differences = compare(test, &self.outcome(&test.request).await);
             if !differences.is_empty() {
-                let (name, location) = (test.name.clone(), test.location.clone());
-                failed.push(FailedExpectation { name, location, differences });
+                failed.push(Diagnostic::failed_test(test, &differences.join("; ")));
             }
         }
         Rehearsal { total: tests.len(), failed }

@@ -47,8 +47,8 @@ impl Desk {
 
 impl Surroundings for Desk {
     fn read(&self, path: &Path) -> io::Result<String> {
-        let name = path.to_str().unwrap();
-        self.files.get(name).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        let name = path.to_string_lossy();
+        self.files.get(name.as_ref()).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     fn variable(&self, name: &str) -> Option<String> {
@@ -178,6 +178,19 @@ fn what_the_environment_gave_is_never_shown() {
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(shown.matches("error:").count() >= 10, "{shown}");
     insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn no_part_of_a_variable_is_quoted() {
+    let desk = with_routes(
+        "  - name: a\n    match: { path: \"/x/${PATH_PART}\" }\n    tenant: none\n    schema: public\n    query: { database: main, sql: \"${SQL}\" }\n",
+    );
+    let shown = desk.variable("PATH_PART", "{hunter2").variable("SQL", "hunter2 1").diagnostics();
+    assert!(!shown.to_lowercase().contains("hunter2"), "{shown}");
+    assert_eq!(shown.matches("error:").count(), 2, "{shown}");
+    let missing =
+        Desk::with("version: 1\ninclude: [ \"${PART}\" ]\n").variable("PART", "hunter2").diagnostics();
+    assert!(!missing.contains("hunter2"), "{missing}");
 }
 
 #[test]

@@ -26,10 +26,10 @@ const CONNECTIONS: u32 = 12;
 const MARKS: &str = "select id, tenant, note from marks";
 
 /// A small generator with a seed, so that a failure can be run again.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
@@ -101,7 +101,7 @@ impl Torture {
 }
 
 /// Kills a random one of the gateway's backends, over and over, until told to stop.
-async fn kill_backends(postgres: Arc<TestDatabase>, enough: Arc<AtomicBool>) -> usize {
+pub async fn kill_backends(postgres: Arc<TestDatabase>, enough: Arc<AtomicBool>) -> usize {
     let mut admin = postgres.connect().await;
     let kill = format!(
         "SELECT pg_terminate_backend(pid)::int FROM pg_stat_activity WHERE usename = '{}' ORDER BY random() LIMIT 1",

@@ -39,19 +39,29 @@ impl Plugin for LegacyKeys {
         for (alias, tenant) in config.hosts {
             let folded = alias.trim_end_matches('.').to_ascii_lowercase();
             if folded.contains([':', '/']) {
-                return Err(format!("config field `hosts`: `{alias}` must be a host name without scheme or port"));
+                return Err(format!(
+                    "config field `hosts`: `{alias}` must be a host name without scheme or port"
+                ));
             }
             if hosts.insert(folded, tenant).is_some() {
-                return Err(format!("config field `hosts`: `{alias}` is listed twice in different spellings"));
+                return Err(format!(
+                    "config field `hosts`: `{alias}` is listed twice in different spellings"
+                ));
             }
         }
         config.hosts = hosts;
-        for (field, names) in [("keys", &config.keys), ("hosts", &config.hosts), ("retired", &config.retired)] {
+        for (field, names) in [("keys", &config.keys), ("hosts", &config.hosts), ("retired", &config.retired)]
+        {
             for (name, tenant) in names {
                 if name.is_empty() {
-                    return Err(format!("config field `{field}`: an empty name cannot be matched; remove it"));
+                    return Err(format!(
+                        "config field `{field}`: an empty name cannot be matched; remove it"
+                    ));
                 }
-                if tenant.is_empty() || tenant.len() > 128 || !tenant.bytes().all(|byte| byte.is_ascii_graphic()) {
+                if tenant.is_empty()
+                    || tenant.len() > 128
+                    || !tenant.bytes().all(|byte| byte.is_ascii_graphic())
+                {
                     return Err(format!(
                         "config field `{field}.{name}`: tenant must be 1 to 128 visible ASCII characters, got {tenant:?}"
                     ));
@@ -120,7 +130,8 @@ mod tests {
         assert_eq!(decide(&Sample::get("/")), Decision::Next);
         let two_keys = Sample::get("/").with_header("x-api-key", "k-123").with_header("x-api-key", "k-9");
         assert_eq!(decide(&two_keys), Decision::Next);
-        let contradicting = Sample::get("/").host("acme-old.example.com").with_header("x-tenant-id", "globex");
+        let contradicting =
+            Sample::get("/").host("acme-old.example.com").with_header("x-tenant-id", "globex");
         assert_eq!(decide(&contradicting), Decision::Next);
     }
 

@@ -132,7 +132,9 @@ macro_rules! plugin {
             static CONFIGURED: ::std::sync::OnceLock<$plugin> = ::std::sync::OnceLock::new();
             struct Component;
             impl $crate::bindings::Guest for Component {
-                fn configure(config: ::std::string::String) -> ::core::result::Result<(), ::std::string::String> {
+                fn configure(
+                    config: ::std::string::String,
+                ) -> ::core::result::Result<(), ::std::string::String> {
                     let plugin = $crate::configure::<$plugin>(&config)?;
                     CONFIGURED.set(plugin).map_err(|_| "configured twice".into())
                 }
@@ -143,7 +145,7 @@ macro_rules! plugin {
                     $crate::Plugin::resolve(plugin, &$crate::Request::from_host(request))
                         .map(::core::convert::Into::into)
                 }
-            }
+    }
             #[cfg(target_family = "wasm")]
             $crate::bindings::export_policy!(Component with_types_in $crate::bindings);
         };

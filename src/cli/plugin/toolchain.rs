@@ -51,7 +51,7 @@ impl Toolchain {
     /// `cargo build` for this target.
     pub(super) fn build(&self, dir: &Path, stack_bytes: u32) -> Command {
         let mut command = Command::new(&self.cargo);
-        command.current_dir(dir).env("RUSTC", &self.rustc);
+        command.current_dir(dir).env("RUSTC", &self.rustc).env_remove("RUSTUP_TOOLCHAIN");
         // Flags from the environment would replace those below.
         command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         command.args(["build", "--release", "--target", &self.target]);

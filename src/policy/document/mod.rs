@@ -85,3 +85,56 @@ record! {
     /// What requests in flight are given after SIGTERM. Default 30s.
     drain: Option<Located<DurationOrZero>>,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::query::Param;
+    use super::route::{Extent, Resolver, Several};
+    use super::sources::{Plugin, PluginLimits, Pool, Table, TenantEntry, TenantFile};
+    use super::{
+        Database, Expect, Limits, Match, Policy, Query, Request, Route, Server, Tenants, Test, Timeouts,
+        Upstream,
+    };
+
+    macro_rules! keys_agree {
+        ($($record:ident),*) => {$(
+            let schema = schemars::schema_for!($record).to_value();
+            let published: BTreeSet<&str> =
+                schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+            let read: BTreeSet<&str> = $record::KNOWN.iter().copied().collect();
+            assert_eq!(published, read, stringify!($record));
+            assert_eq!(schema["additionalProperties"], false, stringify!($record));
+        )*};
+    }
+
+    #[test]
+    fn the_schema_publishes_exactly_the_keys_that_are_read() {
+        keys_agree!(
+            Policy,
+            Server,
+            Limits,
+            Timeouts,
+            Database,
+            Pool,
+            Tenants,
+            TenantFile,
+            TenantEntry,
+            Table,
+            Plugin,
+            PluginLimits,
+            Upstream,
+            Route,
+            Match,
+            Extent,
+            Several,
+            Resolver,
+            Query,
+            Param,
+            Test,
+            Request,
+            Expect
+        );
+    }
+}

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::policy::decode::{Json, Located, Required, record};
+use crate::policy::decode::{Located, Required, record};
+use crate::policy::json::Json;
 use crate::policy::{ParamType, ResultShape};
 use crate::tenant::SchemaName;
 use http::HeaderName;

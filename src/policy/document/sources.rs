@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use crate::policy::decode::{Json, Located, NonEmpty, Required, record};
-use crate::policy::leaf::{DatabaseUrl, DurationOrZero, Protocol, Sha256, Size, StateWord};
+use crate::policy::decode::{Located, NonEmpty, Required, record};
+use crate::policy::json::Json;
+use crate::policy::leaf::{DatabaseUrl, DurationOrZero, Sha256, Size};
+use crate::policy::word::{Protocol, StateWord};
 use crate::policy::{Endpoint, Instances, OnFailure, QualifiedName};
 use crate::tenant::{Isolation, RoleName, SchemaName, TenantId, TenantSchema};
 

@@ -29,9 +29,8 @@ pub(super) fn resolve(
         let request = test.request.get().and_then(|request| sample(request, report));
         let expected = test.expect.get().and_then(|expect| expected(expect, routes, report));
         if let (Some(name), Some(request), Some(expected)) = (test.name.get(), request, expected) {
-            let location = format!("{}:{}", sources.get(test.place.file).shown, test.place.line);
             let at = Excerpt::of(name.place, sources, &[]);
-            resolved.push(Expectation { name: name.value.clone(), location, at, request, expected });
+            resolved.push(Expectation { name: name.value.clone(), at, request, expected });
         }
     }
     resolved
@@ -86,13 +85,12 @@ fn expected(expect: &Expect, routes: &[Route], report: &mut Report) -> Option<Ex
         }
         return None;
     }
-    let known = || routes.iter().filter_map(|route| Some(route.name.get()?.value.as_str()));
     if let Some(route) = route
-        && !known().any(|name| name == route.value)
+        && !routes.iter().filter_map(|known| known.name.get()).any(|name| name.value == route.value)
     {
         report
             .error(route.place, format!("unknown route `{}`", route.shown()))
-            .suggest(route.shown(), known());
+            .suggest(route.shown(), routes.iter().filter_map(|route| Some(route.name.get()?.shown())));
     }
     let text = |given: &Option<Located<String>>| given.as_ref().map(|text| text.value.clone());
     Some(Expected {

@@ -1,7 +1,7 @@
 //! Named queries: the statement, its parameters, and what the client gets.
 
 use super::{Scope, or, statement};
-use crate::policy::decode::Located;
+use crate::policy::decode::{Located, shorten};
 use crate::policy::diagnostic::Report;
 use crate::policy::document::{self, TenantRule};
 use crate::policy::{
@@ -46,7 +46,13 @@ fn statement(
     let read = match statement::read(&sql.value) {
         Ok(read) => read,
         Err(mistake) => {
-            report.error(sql.place, mistake.message).help(mistake.help);
+            let message = match sql.is_from_environment() {
+                true => {
+                    format!("what `{}` stands for is not a named query's statement", shorten(sql.shown()))
+                }
+                false => mistake.message,
+            };
+            report.error(sql.place, message).help(mistake.help);
             return None;
         }
     };
@@ -249,7 +255,7 @@ fn source(
 
 /// A default is held to the type as far as that can be told without PostgreSQL.
 fn check_default(
-    default: &crate::policy::decode::Json,
+    default: &crate::policy::json::Json,
     kind: ParamType,
     min: Option<f64>,
     max: Option<f64>,

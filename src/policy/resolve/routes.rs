@@ -14,7 +14,7 @@ pub(super) fn resolve(written: &[document::Route], scope: &Scope, report: &mut R
     let mut matches = Vec::new();
     for route in written {
         if let Some(name) = route.name.get() {
-            settings::check_text("route", &name.value, name.place, report);
+            settings::check_text("route", &name.value, name.shown(), name.place, report);
             if let Some(first) = names.insert(name.value.clone(), name.place) {
                 report
                     .error(name.place, format!("two routes have the name `{}`", name.shown()))

@@ -7,8 +7,9 @@ use super::{Names, or};
 use crate::policy::decode::{Located, Named, shorten};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
-use crate::policy::leaf::{DurationOrZero, Protocol, Size};
+use crate::policy::leaf::{DurationOrZero, Size};
 use crate::policy::source::{Place, Sources};
+use crate::policy::word::Protocol;
 use crate::policy::yaml::Key;
 use crate::policy::{
     AccessLog, Database, Limits, Name, Plugin, PluginLimits, PoolSettings, Server, Timeouts, Upstream,
@@ -190,17 +191,17 @@ fn names<D, T>(
 }
 
 fn check_name(kind: &str, key: &Key, report: &mut Report) {
-    check_text(kind, &key.text, key.place, report);
+    check_text(kind, &key.text, &key.text, key.place, report);
 }
 
 /// Names become metric labels and log fields.
-pub(super) fn check_text(kind: &str, text: &str, place: Place, report: &mut Report) {
+pub(super) fn check_text(kind: &str, text: &str, shown: &str, place: Place, report: &mut Report) {
     if text.trim().is_empty() || text.chars().any(char::is_control) || text.len() > 128 {
         report.error(
             place,
             format!(
                 "a {kind}'s name must be 1 to 128 bytes without control characters, got `{}`",
-                shorten(text)
+                shorten(shown)
             ),
         );
     }

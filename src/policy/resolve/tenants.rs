@@ -10,7 +10,8 @@ use super::{Scope, or};
 use crate::policy::decode::Located;
 use crate::policy::diagnostic::Report;
 use crate::policy::document::{Table, TenantEntry, Tenants};
-use crate::policy::leaf::{DurationOrZero, StateWord};
+use crate::policy::leaf::DurationOrZero;
+use crate::policy::word::StateWord;
 use crate::policy::{Database, DirectorySource, Name, TableDirectory};
 use crate::tenant::{Isolation, MAX_IDENTIFIER_BYTES, Tenant, TenantState};
 
@@ -108,7 +109,7 @@ impl Neighbours<'_> {
 }
 
 fn name_of(entry: &TenantEntry) -> String {
-    entry.id.get().map_or_else(|| "another tenant".into(), |id| format!("the tenant `{}`", id.shown()))
+    entry.id.get().map_or_else(|| "a tenant".into(), |id| format!("the tenant `{}`", id.shown()))
 }
 
 /// A tenant's schema among the shared ones would be on every other tenant's search path.
@@ -203,7 +204,7 @@ fn check_isolation(entry: &TenantEntry, database: &Database, report: &mut Report
                 ),
             )
             .help("remove `isolation` here");
-    } else if entry.isolation.is_none() && entry.role.is_none() {
+    } else if entry.isolation.is_none() && entry.role.is_none() && entry.sound {
         let place = entry.id.get().map_or(entry.place, |id| id.place);
         report
             .error(

@@ -53,6 +53,24 @@ impl TenantFixture {
         Self { tenants }
     }
 
+    /// Lists the tenants in `public.tenants`, as a directory reads them.
+    pub(crate) async fn list_in_table(&self, database: &TestDatabase) {
+        let mut setup = format!(
+            "CREATE TABLE public.tenants (id text PRIMARY KEY, schema_name text, role_name text); \
+             GRANT SELECT ON public.tenants TO {};",
+            database.login()
+        );
+        for tenant in &self.tenants {
+            let role = tenant.role.as_ref().map_or("", |role| role.as_str());
+            setup.push_str(&format!(
+                "INSERT INTO public.tenants VALUES ('{}', '{}', '{role}');",
+                tenant.id,
+                tenant.schema.as_str()
+            ));
+        }
+        database.admin(&setup).await;
+    }
+
     pub(crate) fn admitted(&self, index: usize) -> Admitted {
         admit(Arc::clone(&self.tenants[index % self.tenants.len()])).unwrap()
     }

@@ -1,0 +1,149 @@
+//! CPU time of a forwarded request, ours against the least proxy that hyper allows, in one run.
+//!
+//! `cargo bench --bench walk` runs both as processes of their own, in turns, and checks every
+//! answer. `WALK_REQUESTS`, `WALK_ROUNDS` and `WALK_CONNECTIONS` change the load.
+
+#![expect(clippy::print_stdout, reason = "a benchmark's output is what it prints")]
+
+mod bare;
+mod load;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use innkeeper::gateway::{AccessLog, LogFormat};
+use innkeeper::sidecar::{Settings, Sidecar};
+use tokio::net::TcpListener;
+
+/// Tenants in the directory and in the map.
+const TENANTS: usize = 1000;
+/// Clock ticks a second in `/proc`: fixed in the kernel's interface with user space.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+pub(crate) fn schema_of(tenant: &str) -> String {
+    format!("schema_{}", &tenant[2..])
+}
+
+fn main() {
+    let tenants: Arc<[String]> = (0..TENANTS).map(|index| format!("t-{index:04}")).collect();
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.get(1..).unwrap_or_default() {
+        [mode, upstream] if mode == "bare" => runtime().block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            say(listener.local_addr().expect("it is bound"));
+            bare::serve(listener, upstream, &tenants).await;
+        }),
+        [mode, upstream] if mode == "innkeeper" => runtime().block_on(serve_innkeeper(upstream, &tenants)),
+        _ => runtime().block_on(compare(&tenants)),
+    }
+}
+
+async fn serve_innkeeper(upstream: &str, tenants: &[String]) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let policy = directory.path().join("policy.yaml");
+    let mut text = format!(
+        "version: 1\nupstreams:\n  app: {{ endpoints: [ 'http://{upstream}' ] }}\n\
+         routes:\n  - {{ name: app, match: {{ path: / }}, tenant: {{ header: X-Tenant-ID }}, forward: app }}\n\
+         tenants:\n  list:\n"
+    );
+    for tenant in tenants {
+        text.push_str(&format!("    - {{ id: {tenant}, schema: {} }}\n", schema_of(tenant)));
+    }
+    std::fs::write(&policy, text).expect("a file can be written");
+    // Access records are made and written, to nowhere.
+    let (sink, _guard) = tracing_appender::non_blocking(std::io::sink());
+    let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let settings = Settings { policy, listen: vec![loopback], admin: Some(loopback) };
+    let sidecar =
+        Sidecar::start(settings, AccessLog::new(LogFormat::Json, sink)).await.expect("the policy is sound");
+    say(sidecar.addresses[0]);
+    std::future::pending::<()>().await;
+}
+
+/// A proxy in a process of its own, so that its CPU time is its own.
+struct Proxy {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Proxy {
+    fn start(mode: &str, upstream: SocketAddr) -> Self {
+        let program = std::env::current_exe().expect("it runs");
+        let mut command = Command::new(program);
+        command.args([mode, &upstream.to_string()]).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it can be run again");
+        let mut line = String::new();
+        let output = child.stdout.take().expect("it is piped");
+        BufReader::new(output).read_line(&mut line).expect("it says its address");
+        Self { child, address: line.trim().parse().expect("an address") }
+    }
+
+    /// User and system time so far, seconds.
+    fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("Linux");
+        // The name, in parentheses, may contain spaces; user and system time are fields 14 and 15.
+        let fields = stat.rsplit_once(')').expect("a name").1;
+        let ticks =
+            fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<f64>().expect("ticks"));
+        ticks.sum::<f64>() / TICKS_PER_SECOND
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn compare(tenants: &Arc<[String]>) {
+    let requests = setting("WALK_REQUESTS", 60_000);
+    let rounds = setting("WALK_ROUNDS", 5);
+    let connections = setting("WALK_CONNECTIONS", 32);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let upstream = listener.local_addr().expect("it is bound");
+    tokio::spawn(load::upstream(listener));
+    let proxies =
+        [("bare", Proxy::start("bare", upstream)), ("innkeeper", Proxy::start("innkeeper", upstream))];
+    let mut costs = [Vec::new(), Vec::new()];
+    for (_, proxy) in &proxies {
+        load::drive(proxy.address, Arc::clone(tenants), connections, requests / 10).await;
+    }
+    for round in 0..rounds {
+        // Whoever comes second finds another machine: they take turns at that too.
+        for index in [round % 2, 1 - round % 2] {
+            let (_, proxy) = &proxies[index];
+            let before = proxy.cpu_seconds();
+            load::drive(proxy.address, Arc::clone(tenants), connections, requests).await;
+            costs[index].push((proxy.cpu_seconds() - before) * 1e6 / requests as f64);
+        }
+    }
+    for ((name, _), costs) in proxies.iter().zip(&mut costs) {
+        costs.sort_by(f64::total_cmp);
+        let (least, most) = (costs[0], costs[costs.len() - 1]);
+        println!(
+            "{name:<10} {:>6.1} µs of CPU a request (median of {rounds}; {least:.1} to {most:.1})",
+            median(costs)
+        );
+    }
+    println!("ratio      {:>6.2} (budget 1.15)", median(&costs[1]) / median(&costs[0]));
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    sorted[sorted.len() / 2]
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+}
+
+fn say(address: SocketAddr) {
+    println!("{address}");
+    std::io::stdout().flush().expect("somebody listens");
+}
+
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}

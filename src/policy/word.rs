@@ -1,0 +1,103 @@
+//! Values that are one word out of a list.
+
+use schemars::{Schema, json_schema};
+
+use super::decode::{Leaf, Unreadable};
+use super::yaml::Scalar;
+use super::{Instances, OnFailure, ParamType, ResultShape};
+use crate::tenant::Isolation;
+
+/// A word out of a list, each with what it stands for.
+pub(crate) trait Word: Copy + 'static {
+    /// As in "expected …".
+    const EXPECTED: &'static str;
+    /// The words.
+    const WORDS: &'static [&'static str];
+    /// What each word stands for, in the same order.
+    const MEANINGS: &'static [Self];
+    /// Words that are understood but not built yet.
+    const LATER: &'static [&'static str] = &[];
+    /// Whether YAML's `true` and `false` are words too.
+    const BOOLEAN: bool = false;
+}
+
+impl<T: Word> Leaf for T {
+    const EXPECTED: &'static str = <T as Word>::EXPECTED;
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        let text = scalar.text.as_str();
+        if let Some(index) = T::WORDS.iter().position(|word| *word == text) {
+            return Ok(T::MEANINGS[index]);
+        }
+        if T::LATER.contains(&text) {
+            return Err(Unreadable::Rule(format!(
+                "`{text}` is not built yet: use `{}`",
+                T::WORDS.join("` or `")
+            )));
+        }
+        Err(Unreadable::Word(T::WORDS))
+    }
+
+    fn schema() -> Schema {
+        let mut words: Vec<serde_json::Value> = T::WORDS.iter().map(|word| (*word).into()).collect();
+        if T::BOOLEAN {
+            words.retain(|word| word != "true" && word != "false");
+            words.extend([true.into(), false.into()]);
+        }
+        json_schema!({ "enum": words })
+    }
+}
+
+/// A tenant's state as one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StateWord {
+    Active,
+    Suspended,
+    Held,
+}
+
+/// What an upstream speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+macro_rules! words {
+    ($($kind:ty, $expected:literal { $($word:literal => $meaning:expr,)* } $(later $later:expr)?;)*) => {$(
+        impl Word for $kind {
+            const EXPECTED: &'static str = $expected;
+            const WORDS: &'static [&'static str] = &[$($word),*];
+            const MEANINGS: &'static [Self] = &[$($meaning),*];
+            $(const LATER: &'static [&'static str] = $later;)?
+        }
+    )*};
+}
+words! {
+    Isolation, "`schema` or `role`" { "schema" => Self::Schema, "role" => Self::Role, } later &["login"];
+    StateWord, "`active`, `suspended` or `held`" {
+        "active" => Self::Active, "suspended" => Self::Suspended, "held" => Self::Held,
+    };
+    Protocol, "`http1` or `http2`" { "http1" => Self::Http1, "http2" => Self::Http2, };
+    Instances, "`per-request` or `reused`" { "per-request" => Self::PerRequest, "reused" => Self::Reused, };
+    OnFailure, "`deny` or `next`" { "deny" => Self::Deny, "next" => Self::Next, } later &["previous"];
+    ResultShape, "`rows`, `one`, `value` or `none`" {
+        "rows" => Self::Rows, "one" => Self::One, "value" => Self::Value, "none" => Self::None,
+    };
+    ParamType, "a type: `text`, `int`, `float`, `numeric`, `bool`, `uuid`, `date`, `timestamp` or `json`" {
+        "text" => Self::Text, "string" => Self::Text,
+        "int" => Self::Int, "integer" => Self::Int, "bigint" => Self::Int,
+        "float" => Self::Float, "numeric" => Self::Numeric,
+        "bool" => Self::Bool, "boolean" => Self::Bool,
+        "uuid" => Self::Uuid, "date" => Self::Date,
+        "timestamp" => Self::Timestamp, "timestamptz" => Self::Timestamp,
+        "json" => Self::Json, "jsonb" => Self::Json,
+    };
+}
+
+impl Word for super::AccessLog {
+    const EXPECTED: &'static str = "`on` or `off`";
+    const WORDS: &'static [&'static str] = &["on", "off", "true", "false"];
+    const MEANINGS: &'static [Self] = &[Self::On, Self::Off, Self::On, Self::Off];
+    const BOOLEAN: bool = true;
+}

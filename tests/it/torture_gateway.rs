@@ -1,0 +1,178 @@
+//! Isolation under torture, through the whole gateway: many tenants over HTTP at once, clients that
+//! go away, slow and failing statements, killed backends, and the policy swapped all the while.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use innkeeper::cli::demo::cluster::PrivatePostgres;
+use innkeeper::telemetry::DatabaseLabel;
+use tokio::task::JoinSet;
+
+use crate::support::backend::Backend;
+use crate::support::gateway::{Harness, TestGateway, until};
+use crate::support::postgres::{TestDatabase, alone};
+use crate::support::tenant_fixture::TenantFixture;
+use crate::torture::{Dice, kill_backends};
+
+const TENANTS: usize = 50;
+const CLIENTS: usize = 200;
+const REQUESTS_EACH: usize = 12;
+const RELOADS: usize = 40;
+
+/// The policy under torture; `turn` makes each one another generation.
+fn policy(postgres: &TestDatabase, backend: &Backend, isolation: &str, turn: usize) -> String {
+    format!(
+        "
+version: 1
+databases:
+  main:
+    url: '{}'
+    isolation: {isolation}
+    pool: {{ max_connections: 12, acquire_timeout: 10s }}
+tenants:
+  table:
+    {{ database: main, name: public.tenants, id: id, schema: schema_name, role: role_name,
+       cache: 50ms, stale_if_error: 1h }}
+upstreams: {{ app: {{ endpoints: [ 'http://{}' ] }} }}
+routes:
+  - name: marks-{turn}
+    match: {{ path: /marks, methods: [GET] }}
+    tenant: {{ header: X-Tenant-ID }}
+    query: {{ database: main, sql: 'select id, tenant, note from marks' }}
+  - name: note
+    match: {{ path: /marks, methods: [POST] }}
+    tenant: {{ header: X-Tenant-ID }}
+    query: {{ database: main, sql: 'update marks set note = tenant returning tenant, note' }}
+  - name: mistake
+    match: {{ path: /mistake }}
+    tenant: {{ header: X-Tenant-ID }}
+    query: {{ database: main, sql: 'select tenant, 1 / (id::text::int - 1) as broken from marks' }}
+  - name: slow
+    match: {{ path: /slow }}
+    tenant: {{ header: X-Tenant-ID }}
+    query: {{ database: main, sql: 'select tenant, pg_sleep(600)::text from marks', timeout: 5ms }}
+  - name: app
+    match: {{ path: /app }}
+    tenant: {{ header: X-Tenant-ID }}
+    forward: app
+",
+        postgres.url(&postgres.login()),
+        backend.address
+    )
+}
+
+struct Torture {
+    fixture: TenantFixture,
+    gateway: TestGateway,
+    foreign: AtomicUsize,
+    answers: AtomicUsize,
+    refusals: AtomicUsize,
+    cancelled: AtomicUsize,
+}
+
+impl Torture {
+    async fn client(self: Arc<Self>, seed: usize) {
+        let mut dice = Dice(seed as u64);
+        let tenant = seed % TENANTS;
+        let id = self.fixture.tenants[tenant].id.to_string();
+        for _ in 0..REQUESTS_EACH {
+            let kind = dice.roll(20);
+            let call = match kind {
+                0 => self.gateway.get("/mistake"),
+                1 => self.gateway.get("/slow"),
+                2..6 => self.gateway.post("/marks"),
+                6..9 => self.gateway.get("/app"),
+                _ => self.gateway.get("/marks"),
+            };
+            let patience = if dice.roll(5) == 0 { dice.roll(6_000) } else { 60_000_000 };
+            let sending = call.tenant(&id).send();
+            // A client that goes away closes its connection: the gateway drops what it was doing.
+            let Ok(reply) = tokio::time::timeout(Duration::from_micros(patience), sending).await else {
+                self.cancelled.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+            match (reply.status(), kind) {
+                (200, 6..9) => {
+                    let told = &reply.json()["headers"]["x-tenant-id"];
+                    let foreign = usize::from(*told != serde_json::json!([id]));
+                    self.foreign.fetch_add(foreign, Ordering::Relaxed);
+                    self.answers.fetch_add(1, Ordering::Relaxed);
+                }
+                (200, _) => {
+                    let foreign = self.fixture.foreign_rows(tenant, &reply.text());
+                    self.foreign.fetch_add(foreign, Ordering::Relaxed);
+                    self.answers.fetch_add(1, Ordering::Relaxed);
+                }
+                _ => {
+                    let code = reply.code();
+                    let expected =
+                        ["query-failed", "query-timeout", "database-unavailable"].contains(&code.as_str());
+                    assert!(expected, "{}", reply.text());
+                    self.refusals.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    async fn read(&self, tenant: usize) -> Option<String> {
+        let id = self.fixture.tenants[tenant % TENANTS].id.to_string();
+        let reply = self.gateway.get("/marks").tenant(&id).send().await;
+        (reply.status() == 200).then(|| reply.text())
+    }
+}
+
+async fn torture(isolation: &str) {
+    let server = PrivatePostgres::start().await.unwrap();
+    let postgres = Arc::new(alone(&server).await);
+    let fixture = TenantFixture::create(&postgres, TENANTS).await;
+    fixture.list_in_table(&postgres).await;
+    let backend = Backend::start().await;
+    let gateway = Harness::new().policy(&policy(&postgres, &backend, isolation, 0)).start().await;
+    let torture = Arc::new(Torture {
+        fixture,
+        gateway,
+        foreign: AtomicUsize::new(0),
+        answers: AtomicUsize::new(0),
+        refusals: AtomicUsize::new(0),
+        cancelled: AtomicUsize::new(0),
+    });
+    let enough = Arc::new(AtomicBool::new(false));
+    let killer = tokio::spawn(kill_backends(Arc::clone(&postgres), Arc::clone(&enough)));
+    let mut clients: JoinSet<()> = (0..CLIENTS).map(|seed| Arc::clone(&torture).client(seed)).collect();
+    for turn in 1..=RELOADS {
+        torture.gateway.write_policy(&policy(&postgres, &backend, isolation, turn));
+        torture.gateway.sidecar.reloader.reload().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    enough.store(true, Ordering::Relaxed);
+
+    let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+    let (answers, refusals, cancelled) =
+        (count(&torture.answers), count(&torture.refusals), count(&torture.cancelled));
+    let killed = killer.await.unwrap();
+    println!("{isolation}: {answers} answers, {refusals} refusals, {cancelled} cancelled, {killed} killed");
+    assert_eq!(count(&torture.foreign), 0, "rows reached another tenant");
+    assert!(answers > CLIENTS && refusals > 0 && cancelled > 0 && killed > 0, "it was no torture");
+    let breaches = DatabaseLabel { database: "main".into() };
+    assert_eq!(torture.gateway.sidecar.metrics.isolation_breaches.get_or_create(&breaches).get(), 0);
+
+    // Nothing is stuck, nobody is mixed up, and what was replaced is gone.
+    postgres.settled().await;
+    let later = torture.fixture.count_foreign_rows(0..TENANTS * 2, |tenant| torture.read(tenant)).await;
+    assert_eq!(later, 0);
+    until(|| torture.gateway.sidecar.reloader.store().live().count == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_row_reaches_another_tenant_through_the_gateway_at_schema_level() {
+    torture("schema").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_row_reaches_another_tenant_through_the_gateway_at_role_level() {
+    torture("role").await;
+}

@@ -11,7 +11,8 @@ const SDK: &str = include_str!("../../plugins/sdk/src/lib.rs");
 
 /// The only block of code in that language.
 fn block(language: &str) -> &'static str {
-    let mut blocks = README.split("\n```").filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
+    let mut blocks =
+        README.split("\n```").filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
     let found = blocks.next().unwrap();
     assert!(blocks.next().is_none(), "the README has several blocks of {language}");
     found
@@ -28,8 +29,8 @@ fn its_policy_is_right() {
             (name == "DATABASE_URL").then(|| "postgres://app@db/app".into())
         }
     }
-    let (policy, warnings) =
-        Policy::parse(Path::new("policies/readme.yaml"), &Shown).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let (policy, warnings) = Policy::parse(Path::new("policies/readme.yaml"), &Shown)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
     assert!(warnings.is_empty(), "{warnings:?}");
     assert_eq!((policy.routes.len(), policy.tests.len()), (3, 1));
 }

@@ -87,7 +87,9 @@ pub async fn check(file: &Path, surroundings: &dyn Surroundings, builder: Option
 /// What was found in all files, as text that ends with a line break.
 pub fn render(checked: &[Checked], format: OutputFormat, colours: bool) -> String {
     match format {
-        OutputFormat::Human => checked.iter().map(|one| for_people(one, colours)).collect::<Vec<_>>().join("\n"),
+        OutputFormat::Human => {
+            checked.iter().map(|one| for_people(one, colours)).collect::<Vec<_>>().join("\n")
+        }
         OutputFormat::Json => {
             let files = checked
                 .iter()
@@ -174,7 +176,8 @@ mod tests {
             check("good.yaml".as_ref(), &OneFile(GOOD), None).await,
             check("bad.yaml".as_ref(), &OneFile("version: 2\n"), None).await,
         ];
-        let report: serde_json::Value = serde_json::from_str(&render(&checked, OutputFormat::Json, false)).unwrap();
+        let report: serde_json::Value =
+            serde_json::from_str(&render(&checked, OutputFormat::Json, false)).unwrap();
         assert_eq!(report["files"][0]["ok"], true);
         assert_eq!(report["files"][1]["ok"], false);
         let first = &report["files"][1]["diagnostics"][0];

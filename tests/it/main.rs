@@ -17,6 +17,7 @@ mod plugins;
 mod policy;
 mod policy_hostile;
 mod query_route;
+mod readme;
 mod reload;
 mod sql;
 mod support;

@@ -145,9 +145,9 @@ macro_rules! plugin {
                     $crate::Plugin::resolve(plugin, &$crate::Request::from_host(request))
                         .map(::core::convert::Into::into)
                 }
-    }
+            }
             #[cfg(target_family = "wasm")]
-            $crate::bindings::export_policy!(Component with_types_in $crate::bindings);
+    $crate::bindings::export_policy!(Component with_types_in $crate::bindings);
         };
     };
 }

@@ -82,11 +82,7 @@ pub(super) struct Record {
 
 impl Record {
     /// Opens the record of a request that a snapshot is about to serve.
-    pub(super) fn open(
-        inbound: &Inbound,
-        connection: &Connection,
-        generation: u64,
-    ) -> Self {
+    pub(super) fn open(inbound: &Inbound, connection: &Connection, generation: u64) -> Self {
         Self {
             request_id: new_request_id(),
             started: Instant::now(),

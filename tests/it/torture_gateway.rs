@@ -107,7 +107,8 @@ impl Torture {
                 _ => {
                     let code = reply.code();
                     let expected =
-                        ["query-failed", "query-timeout", "database-unavailable"].contains(&code.as_str());
+                        ["query-failed", "query-timeout", "database-unavailable", "directory-unavailable"]
+                            .contains(&code.as_str());
                     assert!(expected, "{}", reply.text());
                     self.refusals.fetch_add(1, Ordering::Relaxed);
                 }

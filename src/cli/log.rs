@@ -1,6 +1,6 @@
 //! Where logs go: diagnostics to standard error, access records to standard output.
 
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, IsTerminal};
 
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
@@ -29,7 +29,10 @@ impl Log {
     pub fn start(&self) -> Result<(AccessLog, Guards), String> {
         let filter = EnvFilter::try_new(&self.filter)
             .map_err(|error| format!("--log {:?} is no log filter: {error}", self.filter))?;
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(io::stderr);
         // A second start in one process (tests, the demo) keeps the first one's subscriber.
         let _ = match self.format {
             LogFormat::Json => builder.json().flatten_event(true).try_init(),

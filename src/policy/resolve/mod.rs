@@ -107,11 +107,11 @@ pub(crate) fn resolve(
 fn places(whole: &Whole, sources: &Sources) -> Places {
     let plugins = whole.plugins.0.iter().filter_map(|(name, plugin)| {
         let path = plugin.as_ref()?.path.get()?;
-        Some((name.value.as_str().into(), Excerpt::of(path.place, sources, &[])))
+        Some((name.text.as_str().into(), Excerpt::of(path.place, sources, &[])))
     });
     let databases = whole.databases.0.iter().filter_map(|(name, database)| {
         let url = database.as_ref()?.url.get()?;
-        Some((name.value.as_str().into(), Excerpt::of(url.place, sources, &[url.place])))
+        Some((name.text.as_str().into(), Excerpt::of(url.place, sources, &[url.place])))
     });
     Places { plugins: plugins.collect(), databases: databases.collect() }
 }

@@ -4,6 +4,8 @@
 //! It counts processor time of the calling thread, which does all the work, so that a busy machine
 //! does not spoil the figures.
 
+#![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 //! becomes a response.
 
 mod access;
+mod access_log;
 mod forward;
 mod problem;
 mod query;
@@ -20,7 +21,7 @@ use crate::snapshot::{Snapshot, SnapshotStore, Target};
 use crate::telemetry::Metrics;
 
 use access::Record;
-pub use access::{AccessLog, Format as LogFormat};
+pub use access_log::{AccessLog, Format as LogFormat};
 
 /// Takes requests for as long as the process runs.
 pub struct Gateway {

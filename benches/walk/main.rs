@@ -53,11 +53,10 @@ async fn serve_innkeeper(upstream: &str, tenants: &[String]) {
     }
     std::fs::write(&policy, text).expect("a file can be written");
     // Access records are made and written, to nowhere.
-    let (sink, _guard) = tracing_appender::non_blocking(std::io::sink());
     let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
     let settings = Settings { policy, listen: vec![loopback], admin: Some(loopback) };
     let sidecar =
-        Sidecar::start(settings, AccessLog::new(LogFormat::Json, sink)).await.expect("the policy is sound");
+        Sidecar::start(settings, AccessLog::new(LogFormat::Json, std::io::sink())).await.expect("the policy is sound");
     say(sidecar.addresses[0]);
     std::future::pending::<()>().await;
 }

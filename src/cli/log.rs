@@ -1,8 +1,7 @@
 //! Where logs go: diagnostics to standard error, access records to standard output.
 
-use std::io::{self, BufWriter, IsTerminal};
+use std::io::{self, IsTerminal};
 
-use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
 use crate::gateway::{AccessLog, LogFormat};
@@ -16,17 +15,12 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// Keeps the writers alive; what they still hold is written when it is dropped.
-pub struct Guards {
-    _access: WorkerGuard,
-}
-
 impl Log {
-    /// Starts the log of this process, and gives the sink of access records.
+    /// Starts the log of this process, and gives the log of access records.
     ///
     /// # Errors
     /// A filter that cannot be read.
-    pub fn start(&self) -> Result<(AccessLog, Guards), String> {
+    pub fn start(&self) -> Result<AccessLog, String> {
         let filter = EnvFilter::try_new(&self.filter)
             .map_err(|error| format!("--log {:?} is no log filter: {error}", self.filter))?;
         let builder = tracing_subscriber::fmt()
@@ -38,7 +32,6 @@ impl Log {
             LogFormat::Json => builder.json().flatten_event(true).try_init(),
             LogFormat::Text => builder.try_init(),
         };
-        let (sink, guard) = tracing_appender::non_blocking(BufWriter::new(io::stdout()));
-        Ok((AccessLog::new(self.format, sink), Guards { _access: guard }))
+        Ok(AccessLog::new(self.format, io::stdout()))
     }
 }

@@ -27,7 +27,7 @@ pub struct Args {
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub async fn run(args: Args, log: &Log) -> ExitCode {
-    let (access_log, _guards) = match log.start() {
+    let access_log = match log.start() {
         Ok(started) => started,
         Err(error) => return fail(error),
     };

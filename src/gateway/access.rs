@@ -7,9 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Response, StatusCode, Uri};
 use serde::Serialize;
-use tracing_appender::non_blocking::NonBlocking;
 use uuid::Uuid;
 
+use super::access_log::{AccessLog, Format};
 use crate::body::{Body, BodyEnd, BodyOutcome};
 use crate::error::Refusal;
 use crate::forward::headers::X_REQUEST_ID;
@@ -17,45 +17,6 @@ use crate::handler::{Connection, Inbound};
 use crate::snapshot::{Caller, Matched, ResolvedBy, Target};
 use crate::telemetry::{Metrics, RequestLabels, RouteLabel};
 use crate::tenant::TenantId;
-
-/// Where access records go, and how they are written.
-#[derive(Clone)]
-pub struct AccessLog {
-    format: Format,
-    sink: NonBlocking,
-}
-
-/// How records are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Format {
-    /// One line of words, for people.
-    #[default]
-    Text,
-    /// One JSON object a line, for machines.
-    Json,
-}
-
-impl AccessLog {
-    /// Records go to `sink`, which must not block: a slow terminal is no reason to stall requests.
-    pub fn new(format: Format, sink: NonBlocking) -> Self {
-        Self { format, sink }
-    }
-
-    fn write(&self, record: &Finished<'_>) {
-        let mut line = Vec::with_capacity(512);
-        match self.format {
-            Format::Json => {
-                serde_json::to_writer(&mut line, record).expect("a record has no keys that are not strings");
-            }
-            Format::Text => {
-                write!(line, "{record}").expect("writing to a Vec cannot fail");
-            }
-        }
-        line.push(b'\n');
-        // The sink drops lines rather than block; there is nobody to tell here.
-        let _ = self.sink.clone().write_all(&line);
-    }
-}
 
 /// An id that sorts by time (RFC 9562, UUID version 7).
 pub(super) fn new_request_id() -> String {
@@ -175,7 +136,7 @@ impl Record {
         }
         let refusal = self.refusal.as_ref();
         let plugin = self.by.as_ref().and_then(|by| by.plugin.as_ref());
-        log.write(&Finished {
+        let record = Finished {
             time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             request_id: &self.request_id,
             peer: self.peer,
@@ -198,7 +159,8 @@ impl Record {
             bytes: end.bytes,
             // The answer to a HEAD has a body that nobody reads.
             complete: matches!(end.outcome, BodyOutcome::Complete) || self.method == Method::HEAD,
-        });
+        };
+        log.push(&record.line(log.format()));
     }
 }
 
@@ -241,6 +203,20 @@ struct Finished<'a> {
     total_ms: f64,
     bytes: u64,
     complete: bool,
+}
+
+impl Finished<'_> {
+    fn line(&self, format: Format) -> Vec<u8> {
+        let mut line = Vec::with_capacity(512);
+        match format {
+            Format::Json => {
+                serde_json::to_writer(&mut line, self).expect("a record has no keys that are not strings");
+            }
+            Format::Text => write!(line, "{self}").expect("writing to a Vec cannot fail"),
+        }
+        line.push(b'\n');
+        line
+    }
 }
 
 impl std::fmt::Display for Finished<'_> {

@@ -74,7 +74,7 @@ enum DemoError {
 /// Runs the demo until it is told to stop, or the check until it is done.
 pub async fn run(args: Args, log: &Log) -> ExitCode {
     let log = if args.check { quiet(log) } else { log.clone() };
-    let (access_log, _guards) = match log.start() {
+    let access_log = match log.start() {
         Ok(started) => started,
         Err(error) => return fail(error),
     };

@@ -16,7 +16,6 @@ use hyper_util::rt::TokioExecutor;
 use innkeeper::gateway::{AccessLog, LogFormat};
 use innkeeper::sidecar::{Settings, Sidecar, StartError};
 use serde_json::Value;
-use tracing_appender::non_blocking::WorkerGuard;
 
 /// Longer than anything takes; only a hang reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,13 +54,12 @@ impl Harness {
     /// Starts the sidecar, if its policy lets it.
     pub async fn try_start(self) -> Result<TestGateway, StartError> {
         let lines = Lines::default();
-        let (sink, guard) = tracing_appender::non_blocking(lines.clone());
         let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
         let settings =
             Settings { policy: self.policy.clone(), listen: vec![loopback], admin: Some(loopback) };
-        let sidecar = Sidecar::start(settings, AccessLog::new(LogFormat::Json, sink)).await?;
+        let sidecar = Sidecar::start(settings, AccessLog::new(LogFormat::Json, lines.clone())).await?;
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Ok(TestGateway { sidecar, client, lines, files: self, _guard: guard })
+        Ok(TestGateway { sidecar, client, lines, files: self })
     }
 }
 
@@ -71,7 +69,6 @@ pub struct TestGateway {
     client: Client<HttpConnector, Full<Bytes>>,
     lines: Lines,
     files: Harness,
-    _guard: WorkerGuard,
 }
 
 impl TestGateway {

@@ -1,8 +1,7 @@
 //! What a plugin call costs: fresh and reused, its parts, and a lazy request against an eager one.
 //! `docs/plugins.md` has the figures.
 //!
-//! It counts processor time of the calling thread, which does all the work, so that a busy machine
-//! does not spoil the figures.
+//! It takes wall time: run it on a quiet machine.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -11,7 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue};
 use innkeeper::decision::{FindTenant, Lookup, RequestHead};
@@ -24,41 +22,6 @@ mod styles;
 
 const CONFIG: &str =
     r#"{"keys":{"k-123":"acme"},"hosts":{"old.example.com":"acme"},"retired":{"acme-old":"acme"}}"#;
-
-/// Processor time of this thread, as the kernel accounts it.
-struct ProcessorTime;
-
-impl ProcessorTime {
-    fn now() -> Duration {
-        let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells it");
-        let nanoseconds = statistics.split(' ').next().and_then(|first| first.parse().ok());
-        Duration::from_nanos(nanoseconds.expect("the first number is the time spent on the processor"))
-    }
-}
-
-impl Measurement for ProcessorTime {
-    type Intermediate = Duration;
-    type Value = Duration;
-
-    fn start(&self) -> Duration {
-        Self::now()
-    }
-    fn end(&self, started: Duration) -> Duration {
-        Self::now().saturating_sub(started)
-    }
-    fn add(&self, one: &Duration, other: &Duration) -> Duration {
-        *one + *other
-    }
-    fn zero(&self) -> Duration {
-        Duration::ZERO
-    }
-    fn to_f64(&self, value: &Duration) -> f64 {
-        WallTime.to_f64(value)
-    }
-    fn formatter(&self) -> &dyn ValueFormatter {
-        WallTime.formatter()
-    }
-}
 
 struct NoDirectory;
 
@@ -114,7 +77,7 @@ fn load(runtime: &Runtime, settings: HostSettings, instances: Instances) -> Load
     runtime.block_on(host.load(Arc::new(plugin), &wasm)).unwrap()
 }
 
-fn plugin_calls(criterion: &mut Criterion<ProcessorTime>) {
+fn plugin_calls(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let head = request();
     let directory: Arc<dyn FindTenant> = Arc::new(NoDirectory);
@@ -148,7 +111,7 @@ fn plugin_calls(criterion: &mut Criterion<ProcessorTime>) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().with_measurement(ProcessorTime);
+    config = Criterion::default();
     targets = plugin_calls, styles::request_styles
 }
 criterion_main!(benches);

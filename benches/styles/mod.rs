@@ -128,7 +128,7 @@ fn eager_request(head: &RequestHead) -> eager::innkeeper::eager::types::Request 
 }
 
 /// Two headers read and all read, each with a fresh instance and with one that is kept.
-pub(crate) fn request_styles(criterion: &mut Criterion<super::ProcessorTime>) {
+pub(crate) fn request_styles(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let head = super::request();
     let engine = engine();

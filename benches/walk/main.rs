@@ -55,8 +55,9 @@ async fn serve_innkeeper(upstream: &str, tenants: &[String]) {
     // Access records are made and written, to nowhere.
     let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
     let settings = Settings { policy, listen: vec![loopback], admin: Some(loopback) };
-    let sidecar =
-        Sidecar::start(settings, AccessLog::new(LogFormat::Json, std::io::sink())).await.expect("the policy is sound");
+    let sidecar = Sidecar::start(settings, AccessLog::new(LogFormat::Json, std::io::sink()))
+        .await
+        .expect("the policy is sound");
     say(sidecar.addresses[0]);
     std::future::pending::<()>().await;
 }

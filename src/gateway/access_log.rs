@@ -151,7 +151,9 @@ mod tests {
         let clones: Vec<_> = (0..4)
             .map(|writer| {
                 let log = log.clone();
-                std::thread::spawn(move || (0..100).for_each(|n| log.push(format!("{writer}-{n}\n").as_bytes())))
+                std::thread::spawn(move || {
+                    (0..100).for_each(|n| log.push(format!("{writer}-{n}\n").as_bytes()))
+                })
             })
             .collect();
         clones.into_iter().for_each(|thread| thread.join().unwrap());
@@ -167,7 +169,8 @@ mod tests {
     fn lines_beyond_the_buffer_are_dropped_and_nothing_waits() {
         let waiting = Waiting { lines: vec![b'x'; MOST_WAITING], ..Waiting::default() };
         let buffer = Arc::new(Buffer { waiting: Mutex::new(waiting), filled: Condvar::new() });
-        let log = AccessLog(Arc::new(Inner { format: Format::Text, buffer: Arc::clone(&buffer), writer: None }));
+        let log =
+            AccessLog(Arc::new(Inner { format: Format::Text, buffer: Arc::clone(&buffer), writer: None }));
         log.push(b"one more\n");
         assert_eq!(buffer.lock().dropped, 1);
         assert_eq!(buffer.lock().lines.len(), MOST_WAITING);

@@ -152,7 +152,9 @@ mod tests {
             .map(|writer| {
                 let log = log.clone();
                 std::thread::spawn(move || {
-                    (0..100).for_each(|n| log.push(format!("{writer}-{n}\n").as_bytes()))
+                    for number in 0..100 {
+                        log.push(format!("{writer}-{number}\n").as_bytes());
+                    }
                 })
             })
             .collect();

@@ -13,6 +13,7 @@ mod edge_server;
 mod edge_upstream;
 mod framing_cases;
 mod guests;
+mod hostile_plugins;
 mod plugins;
 mod policy;
 mod policy_hostile;

@@ -195,14 +195,16 @@ impl<'s> Matched<'s> {
 
     async fn admit_resolved(&self, resolution: Option<Resolution>) -> Result<Caller, Refusal> {
         let Some(Resolution { placement, by }) = resolution else { return Ok(Caller::NoTenant) };
+        let named = || format!("tenant `{}`, named by its {}", placement.tenant, by.kind);
         let found = self.snapshot.directory.find(&placement.tenant).await.map_err(|error| {
             Refusal::new(Code::DirectoryUnavailable, "tenants cannot be looked up now; try again later")
-                .because(error)
+                .because(format_args!("{}: {error}", named()))
         })?;
         let tenant = found.ok_or_else(|| {
             Refusal::new(Code::TenantUnknown, format!("there is no tenant `{}`", placement.tenant))
+                .because(named())
         })?;
-        let admitted = admitted::admit(tenant)?;
+        let admitted = admitted::admit(tenant).map_err(|refusal| refusal.because(named()))?;
         Ok(Caller::Tenant { admitted, placement, by })
     }
 }

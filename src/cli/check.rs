@@ -87,9 +87,7 @@ pub async fn check(file: &Path, surroundings: &dyn Surroundings, builder: Option
 /// What was found in all files, as text that ends with a line break.
 pub fn render(checked: &[Checked], format: OutputFormat, colours: bool) -> String {
     match format {
-        OutputFormat::Human => {
-            checked.iter().map(|one| for_people(one, colours)).collect::<Vec<_>>().join("\n")
-        }
+        OutputFormat::Human => checked.iter().map(|one| for_people(one, colours)).collect(),
         OutputFormat::Json => {
             let files = checked
                 .iter()

@@ -9,6 +9,9 @@ use sqlx::error::DatabaseError;
 use super::text::BREACH;
 use crate::error::{Blame, Code, Refusal};
 
+/// PostgreSQL's `query_canceled`: a timeout, since nobody else cancels our statements.
+const QUERY_CANCELED: &str = "57014";
+
 /// What a client is told to wait where the database is away: a restart takes about this long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -54,6 +57,12 @@ pub(super) fn not_scoped(error: &Error) -> Refusal {
         return unavailable("the database went away; send the request again shortly")
             .because(format!("beginning a transaction: {}", chain(error)));
     }
+    // The statement's time runs from the moment it is set, which is within this very message.
+    if let Some(state) = sqlstate(error).filter(|state| state == QUERY_CANCELED) {
+        return by_sqlstate(&state, false)
+            .with_extension("sqlstate", state)
+            .because(format!("setting the scope: {}", chain(error)));
+    }
     Refusal::new(
         Code::InternalError,
         "this tenant's place in the database is not set up; ask whoever runs the service",
@@ -84,7 +93,7 @@ fn by_sqlstate(state: &str, parameters: bool) -> Refusal {
     };
     let class = state.get(..2).unwrap_or_default();
     match (state, class) {
-        ("57014", _) => Refusal::new(
+        (QUERY_CANCELED, _) => Refusal::new(
             Code::QueryTimeout,
             "the query ran longer than it may; ask for less, or try again later",
         ),

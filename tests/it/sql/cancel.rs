@@ -36,29 +36,35 @@ async fn a_request_may_be_cancelled_at_any_await_and_leaves_a_clean_pool() {
     let scene = Scene::new(Isolation::Role, 1).await;
     let read = scene.query(MARKS);
     let change = write(scene.query("update marks set note = 'half' returning tenant"));
-    for query in [&read, &change] {
-        let mut polls = 1;
-        // Every await of the walk is left once: the last run is the one that gets to its end.
-        while !cancel_after(scene.run(1, query, &[]), polls).await {
-            let json = scene.json(2, &read, &[]).await;
-            assert_eq!(scene.fixture.foreign_rows(2, &json), 0, "cancelled after {polls} polls");
-            polls += 1;
+    // A server that is quick, or a machine that is slow, may have every answer there in one poll.
+    while scene.discarded() == 0 {
+        for query in [&read, &change] {
+            let mut polls = 1;
+            // Every await of the walk is left once: the last run is the one that gets to its end.
+            while !cancel_after(scene.run(1, query, &[]), polls).await {
+                let json = scene.json(2, &read, &[]).await;
+                assert_eq!(scene.fixture.foreign_rows(2, &json), 0, "cancelled after {polls} polls");
+                polls += 1;
+            }
+            scene.postgres.settled().await;
         }
-        // How often it waits depends on how fast the server answers; that it waits does not.
-        assert!(polls > 1, "a request waits for the server");
-        scene.postgres.settled().await;
     }
-    assert!(scene.discarded() > 0);
 }
 
 #[tokio::test]
 async fn a_begin_that_was_sent_and_not_answered_does_not_return_to_the_pool() {
     let scene = Scene::new(Isolation::Schema, 1).await;
-    scene.json(0, &scene.query(MARKS), &[]).await;
-    scene.postgres.settled().await;
-    let before = scene.postgres.backends().await;
-    // The connection idles in the pool, so that the first poll sends BEGIN and waits for its answer.
-    assert!(!cancel_after(scene.run(1, &scene.query(MARKS), &[]), 1).await);
+    // The connection idles in the pool, so that the first poll sends BEGIN and waits for its answer;
+    // unless the answer is there at once, and there is nothing in doubt yet.
+    let before = loop {
+        scene.json(0, &scene.query(MARKS), &[]).await;
+        scene.postgres.settled().await;
+        let before = scene.postgres.backends().await;
+        cancel_after(scene.run(1, &scene.query(MARKS), &[]), 1).await;
+        if scene.discarded() > 0 {
+            break before;
+        }
+    };
     assert_eq!(scene.discarded(), 1);
     let json = scene.json(2, &scene.query(MARKS), &[]).await;
     assert_eq!(scene.fixture.foreign_rows(2, &json), 0);

@@ -172,21 +172,14 @@ impl Table {
     /// row is an answer, and does not let an older copy of the row serve in its place.
     async fn read(self: &Arc<Self>, id: &TenantId) -> Result<Known, Arc<str>> {
         let pool = self.pool.as_ref().map_err(Arc::clone)?;
-        let read = async {
-            let mut connection = pool.acquire().await?;
-            match tokio::time::timeout(READ_TIMEOUT, self.select(&mut connection, id)).await {
-                Ok(Err(error)) if is_away(&error) => {
-                    drop(connection.detach());
-                    Err(error)
-                }
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    drop(connection.detach());
-                    Err(Error::PoolTimedOut)
-                }
+        let read = match self.attempt(pool, id).await {
+            // A connection may break while the database is well: another one tells.
+            Err(error) if is_away(&error) && !matches!(error, Error::PoolTimedOut) => {
+                self.attempt(pool, id).await
             }
+            read => read,
         };
-        let known = match read.await {
+        let known = match read {
             Ok(known) => known,
             Err(error) if is_away(&error) => {
                 let cause: Arc<str> = format!("the tenants' table cannot be read: {error}").into();
@@ -206,6 +199,21 @@ impl Table {
             }
         }
         Ok(known)
+    }
+
+    async fn attempt(&self, pool: &PgPool, id: &TenantId) -> Result<Known, Error> {
+        let mut connection = pool.acquire().await?;
+        match tokio::time::timeout(READ_TIMEOUT, self.select(&mut connection, id)).await {
+            Ok(Err(error)) if is_away(&error) => {
+                drop(connection.detach());
+                Err(error)
+            }
+            Ok(outcome) => outcome,
+            Err(_) => {
+                drop(connection.detach());
+                Err(Error::PoolTimedOut)
+            }
+        }
     }
 
     async fn select(&self, connection: &mut sqlx::PgConnection, id: &TenantId) -> Result<Known, Error> {

@@ -18,7 +18,6 @@ use crate::{forward, sql};
 
 pub use build::{BuildError, Builder};
 pub use matching::Captures;
-pub use rehearse::Rehearsal;
 pub use resolve::{Resolution, ResolvedBy, Step};
 pub use store::{LiveGenerations, SnapshotStore};
 

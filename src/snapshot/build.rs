@@ -58,7 +58,7 @@ impl Builder {
             directory,
             metrics: Arc::clone(&self.metrics),
         };
-        let failed = snapshot.rehearse().await.failed;
+        let failed = snapshot.rehearse().await;
         if failed.is_empty() { Ok(snapshot) } else { Err(Diagnostics::from(failed).into()) }
     }
 

@@ -8,15 +8,6 @@ use crate::policy::{Diagnostic, DirectorySource, Expectation, SampleRequest};
 
 use super::{Caller, Snapshot};
 
-/// What came of all inline tests.
-#[derive(Debug)]
-pub struct Rehearsal {
-    /// How many ran.
-    pub total: usize,
-    /// Those that failed.
-    pub failed: Vec<Diagnostic>,
-}
-
 /// What became of a request that is never sent.
 #[derive(Debug, Default)]
 struct Outcome {
@@ -27,18 +18,17 @@ struct Outcome {
 }
 
 impl Snapshot {
-    /// Runs every inline test of the policy. A directory in a database is not asked: a test of
+    /// Runs every inline test of the policy and gives those that failed. A directory in a database is not asked: a test of
     /// the mapping must not depend on rows, so such a test ends at the resolved tenant.
-    pub async fn rehearse(&self) -> Rehearsal {
-        let tests = &self.policy.tests;
+    pub(super) async fn rehearse(&self) -> Vec<Diagnostic> {
         let mut failed = Vec::new();
-        for test in tests {
+        for test in &self.policy.tests {
             let differences = compare(test, &self.outcome(&test.request).await);
             if !differences.is_empty() {
                 failed.push(Diagnostic::failed_test(test, &differences.join("; ")));
             }
         }
-        Rehearsal { total: tests.len(), failed }
+        failed
     }
 
     async fn outcome(&self, sample: &SampleRequest) -> Outcome {

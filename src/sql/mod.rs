@@ -132,11 +132,6 @@ impl Database {
         }
     }
 
-    /// Closes every connection once it is idle; what runs may end.
-    pub async fn close(&self) {
-        self.pool.close().await;
-    }
-
     /// Runs `query` in `scope` with `values`, one for each of its parameters.
     ///
     /// Three round trips for a change (begin, statement, commit), two for a read, whose rollback

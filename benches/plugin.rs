@@ -6,7 +6,6 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue};
 use innkeeper::decision::{FindTenant, Lookup, RequestHead};
 use innkeeper::plugin::{HostSettings, LoadedPlugin, PluginHost};
-use innkeeper::policy::{Instances, OnFailure, Plugin, PluginLimits};
+use innkeeper::policy::{Instances, Plugin, PluginLimits};
 use innkeeper::tenant::TenantId;
 use tokio::runtime::Runtime;
 
@@ -64,13 +63,10 @@ fn request() -> Arc<RequestHead> {
 
 fn load(runtime: &Runtime, settings: HostSettings, instances: Instances) -> LoadedPlugin {
     let plugin = Plugin {
-        name: "legacy-keys".into(),
-        path: PathBuf::from("plugins/legacy-keys.wasm"),
-        sha256: None,
         config: CONFIG.into(),
         limits: PluginLimits { time: Duration::from_secs(10), memory: 16 << 20 },
         instances,
-        on_failure: OnFailure::Deny,
+        ..Plugin::new("legacy-keys", "plugins/legacy-keys.wasm")
     };
     let wasm = std::fs::read(&plugin.path).unwrap();
     let host = PluginHost::new(settings).unwrap();

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use bytesize::ByteSize;
 use http::uri::{Authority, Scheme};
 use http::{HeaderName, Method, StatusCode, Uri};
@@ -248,6 +250,55 @@ impl Leaf for Sha256 {
 
     fn schema() -> Schema {
         json_schema!({ "type": ["string", "number"] })
+    }
+}
+
+/// An Ed25519 public key (RFC 8032), raw in base64.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PublicKey(pub [u8; 32]);
+
+impl Leaf for PublicKey {
+    const EXPECTED: &'static str = "an Ed25519 public key: 32 bytes in base64";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        let bytes = BASE64.decode(scalar.text.trim()).map_err(|_| Unreadable::Kind)?;
+        match <[u8; 32]>::try_from(bytes) {
+            Ok(key) => Ok(Self(key)),
+            Err(other) => {
+                let bytes = other.len();
+                Err(Unreadable::Rule(format!("an Ed25519 public key has 32 bytes, this one has {bytes}")))
+            }
+        }
+    }
+}
+
+/// A part of the whole, above 0 and at most 1.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share(pub f64);
+
+impl Leaf for Share {
+    const EXPECTED: &'static str = "a share such as `10%` or `0.1`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        let text = scalar.text.trim();
+        let share = match text.strip_suffix('%') {
+            Some(percent) => percent.trim_end().parse::<f64>().map(|percent| percent / 100.0),
+            None => text.parse(),
+        };
+        match share {
+            Ok(share) if share > 0.0 && share <= 1.0 => Ok(Self(share)),
+            Ok(_) => Err(Unreadable::Rule("a share is above 0% and at most 100%".into())),
+            Err(_) => Err(Unreadable::Kind),
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({
+            "anyOf": [
+                { "type": "string", "pattern": "^\\s*[0-9.]+\\s*%?\\s*$", "examples": ["10%"] },
+                { "type": "number", "exclusiveMinimum": 0, "maximum": 1 }
+            ]
+        })
     }
 }
 

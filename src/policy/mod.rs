@@ -32,7 +32,9 @@ pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};
 pub use directory::{DirectorySource, QualifiedName, TableDirectory};
 pub use expectation::{Expectation, Expected, SampleRequest};
 pub use load::Surroundings;
-pub use plugin::{Instances, OnFailure, Plugin, PluginLimits};
+pub use plugin::{
+    Breaker, Capabilities, Capability, Instances, OnFailure, Plugin, PluginLimits, Reuse, Shadow, Signature,
+};
 pub use query::{DeclaredSchema, Param, ParamSource, ParamType, Query, ResultShape, Statement};
 pub use route::{HostMatch, PathMatch, PathSegment, Resolver, Route, RouteMatch, Target, TenantRule};
 pub use secret::Secret;

@@ -4,7 +4,7 @@ use schemars::{Schema, json_schema};
 
 use super::decode::{Leaf, Unreadable};
 use super::yaml::Scalar;
-use super::{Instances, OnFailure, ParamType, ResultShape};
+use super::{Capability, Instances, OnFailure, ParamType, ResultShape};
 use crate::tenant::Isolation;
 
 /// A word out of a list, each with what it stands for.
@@ -80,7 +80,13 @@ words! {
     };
     Protocol, "`http1` or `http2`" { "http1" => Self::Http1, "http2" => Self::Http2, };
     Instances, "`per-request` or `reused`" { "per-request" => Self::PerRequest, "reused" => Self::Reused, };
-    OnFailure, "`deny` or `next`" { "deny" => Self::Deny, "next" => Self::Next, } later &["previous"];
+    OnFailure, "`deny`, `next` or `previous`" {
+        "deny" => Self::Deny, "next" => Self::Next, "previous" => Self::Previous,
+    };
+    Capability, "`directory`, `log`, `kv`, `claims` or `wasi`" {
+        "directory" => Self::Directory, "log" => Self::Log, "kv" => Self::Kv,
+        "claims" => Self::Claims, "wasi" => Self::Wasi,
+    };
     ResultShape, "`rows`, `one`, `value` or `none`" {
         "rows" => Self::Rows, "one" => Self::One, "value" => Self::Value, "none" => Self::None,
     };

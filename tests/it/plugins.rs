@@ -1,7 +1,7 @@
 //! Plugins that are good, and plugins that do their worst: each ends in a classified outcome.
 
 use std::future::pending;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use innkeeper::decision::{Decision, DirectoryUnavailable, FindTenant, Lookup, Re
 use innkeeper::plugin::{
     FailureClass, HostSettings, LoadError, LoadErrorClass, LoadedPlugin, PluginFailure, PluginHost,
 };
-use innkeeper::policy::{Instances, OnFailure, Plugin, PluginLimits};
+use innkeeper::policy::{Instances, Plugin, PluginLimits};
 use innkeeper::tenant::{Tenant, TenantId, TenantState};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -55,15 +55,7 @@ fn host_with(change: impl FnOnce(&mut HostSettings)) -> Arc<PluginHost> {
 
 /// A plugin's part of a policy: patient, with a fresh instance for each request.
 pub(crate) fn plugin(name: &str) -> Plugin {
-    Plugin {
-        name: name.into(),
-        path: PathBuf::from("plugin.wasm"),
-        sha256: None,
-        config: "{}".into(),
-        limits: PluginLimits { time: PATIENCE, memory: 16 << 20 },
-        instances: Instances::PerRequest,
-        on_failure: OnFailure::Deny,
-    }
+    Plugin { limits: PluginLimits { time: PATIENCE, memory: 16 << 20 }, ..Plugin::new(name, "plugin.wasm") }
 }
 
 fn hasty(name: &str) -> Plugin {

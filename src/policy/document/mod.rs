@@ -16,7 +16,9 @@ use super::leaf::{DurationOrZero, Size, Version};
 pub(crate) use expectation::{Expect, Request, Test};
 pub(crate) use query::{Param, Query};
 pub(crate) use route::{Match, PathPattern, Presence, Resolver, Route, TenantRule};
-pub(crate) use sources::{Database, Plugin, Table, TenantEntry, TenantFile, Tenants, Upstream};
+pub(crate) use sources::{
+    Breaker, Database, Plugin, PluginLimits, Reuse, Shadow, Table, TenantEntry, TenantFile, Tenants, Upstream,
+};
 
 record! {
     /// An Innkeeper policy.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::policy::decode::{Located, NonEmpty, Required, record};
+use crate::policy::decode::{Located, Named, NonEmpty, Required, record};
 use crate::policy::json::Json;
-use crate::policy::leaf::{DatabaseUrl, DurationOrZero, Sha256, Size};
+use crate::policy::leaf::{DatabaseUrl, DurationOrZero, PublicKey, Sha256, Share, Size};
 use crate::policy::word::{Protocol, StateWord};
-use crate::policy::{Endpoint, Instances, OnFailure, QualifiedName};
+use crate::policy::{Capability, Endpoint, Instances, OnFailure, QualifiedName};
 use crate::tenant::{Isolation, RoleName, SchemaName, TenantId, TenantSchema};
 
 record! {
@@ -115,14 +115,63 @@ record! {
     path: Required<Located<String>>,
     /// The SHA-256 that the file must have.
     sha256: Option<Located<Sha256>>,
+    /// Ed25519 public keys in base64; one of them must have signed the file.
+    trusted_keys: Option<NonEmpty<Located<PublicKey>>>,
+    /// The file with the signature, relative to this one. Default: `path` with `.sig` after it.
+    signature: Option<Located<String>>,
     /// What the plugin is configured with: anything; it gets it as JSON.
     config: Option<Json>,
+    /// A table of texts that the plugin may look up while it runs.
+    kv: Option<Named<Located<String>>>,
+    /// What the plugin may import: `directory`, `log`, `kv`, `claims`, `wasi`. Default: all.
+    capabilities: Option<Vec<Located<Capability>>>,
     /// What one call may use.
     limits: Option<PluginLimits>,
     /// `per-request` (default) or `reused`.
     instances: Option<Located<Instances>>,
-    /// What a request gets when the plugin fails: `deny` (default) or `next`.
+    /// How instances are kept, with `instances: reused`.
+    reuse: Option<Reuse>,
+    /// What a request gets when the plugin fails: `deny` (default), `next` or `previous`.
     on_failure: Option<Located<OnFailure>>,
+    /// When a plugin that keeps failing is no longer asked.
+    breaker: Option<Breaker>,
+    /// A candidate version that is tried on live traffic, without effect.
+    shadow: Option<Shadow>,
+}
+
+record! {
+    /// How a plugin's instances are kept, with `instances: reused`.
+    Reuse is "a plugin's `reuse`";
+    /// Instances at most. Default 32.
+    size: Option<Located<u32>>,
+    /// Calls after which an instance is replaced. Default 10000.
+    uses: Option<Located<u32>>,
+}
+
+record! {
+    /// When a plugin that keeps failing is no longer asked.
+    Breaker is "a plugin's `breaker`";
+    /// Failures in a row that open it; 0 for never. Default 10.
+    failures: Option<Located<usize>>,
+    /// How long it stays open at first; twice as long after each failed trial. Default 1s.
+    backoff: Option<Located<Duration>>,
+    /// The longest that it stays open. Default 1m.
+    max_backoff: Option<Located<Duration>>,
+}
+
+record! {
+    /// A candidate version that decides beside the active one, without effect.
+    Shadow is "a plugin's `shadow`";
+    /// The candidate's file, relative to this one.
+    path: Required<Located<String>>,
+    /// The SHA-256 that it must have.
+    sha256: Option<Located<Sha256>>,
+    /// The part of the requests that it is asked about. Default 100%.
+    sample: Option<Located<Share>>,
+    /// Agreements without a difference after which it becomes the active version by itself.
+    promote_after: Option<Located<u64>>,
+    /// Whether the first difference ends the trial. Default false.
+    drop_on_difference: Option<Located<bool>>,
 }
 
 record! {

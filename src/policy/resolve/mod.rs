@@ -3,6 +3,7 @@
 
 mod expectations;
 mod matching;
+mod plugins;
 mod queries;
 mod routes;
 mod settings;
@@ -70,7 +71,7 @@ pub(crate) fn resolve(
     let server = settings::server(whole.server.as_ref(), report);
     let scope = Scope {
         databases: settings::databases(&whole.databases, report),
-        plugins: settings::plugins(&whole.plugins, sources, report),
+        plugins: plugins::plugins(&whole.plugins, sources, report),
         upstreams: settings::upstreams(&whole.upstreams, report),
         has_tenants: tenants.is_some(),
     };

@@ -1,4 +1,4 @@
-//! Server, databases, plugins and upstreams: values with their defaults, and their own rules.
+//! Server, databases and upstreams: values with their defaults, and their own rules.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,12 +8,10 @@ use crate::policy::decode::{Located, Named, shorten};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::leaf::{DurationOrZero, Size};
-use crate::policy::source::{Place, Sources};
+use crate::policy::source::Place;
 use crate::policy::word::Protocol;
 use crate::policy::yaml::Key;
-use crate::policy::{
-    AccessLog, Database, Limits, Name, Plugin, PluginLimits, PoolSettings, Server, Timeouts, Upstream,
-};
+use crate::policy::{AccessLog, Database, Limits, Name, PoolSettings, Server, Timeouts, Upstream};
 use crate::tenant::Isolation;
 
 /// The gateway's address where none is given.
@@ -78,7 +76,7 @@ fn timeouts(written: Option<&document::Timeouts>) -> Timeouts {
     }
 }
 
-fn size(given: Option<&Located<Size>>, default: usize) -> usize {
+pub(super) fn size(given: Option<&Located<Size>>, default: usize) -> usize {
     given.map_or(default, |size| usize::try_from(size.value.0).unwrap_or(usize::MAX))
 }
 
@@ -123,30 +121,6 @@ pub(super) fn databases(written: &Named<document::Database>, report: &mut Report
     })
 }
 
-pub(super) fn plugins(
-    written: &Named<document::Plugin>,
-    sources: &Sources,
-    report: &mut Report,
-) -> Names<Plugin> {
-    names("plugin", "plugins", written, report, |name, plugin, _| {
-        let path = plugin.path.get()?;
-        let limits = plugin.limits.as_ref();
-        let default = PluginLimits::default();
-        Some(Plugin {
-            name,
-            path: sources.beside(path.place, &path.value),
-            sha256: plugin.sha256.as_ref().map(|digest| digest.value.0),
-            config: plugin.config.as_ref().map_or_else(|| "{}".to_owned(), |config| config.value.to_string()),
-            limits: PluginLimits {
-                time: or(limits.and_then(|limits| limits.time.as_ref()), default.time),
-                memory: size(limits.and_then(|limits| limits.memory.as_ref()), default.memory),
-            },
-            instances: or(plugin.instances.as_ref(), Default::default()),
-            on_failure: or(plugin.on_failure.as_ref(), Default::default()),
-        })
-    })
-}
-
 pub(super) fn upstreams(written: &Named<document::Upstream>, report: &mut Report) -> Names<Upstream> {
     names("upstream", "upstreams", written, report, |name, upstream, report| {
         let written = upstream.endpoints.get()?;
@@ -174,7 +148,7 @@ pub(super) fn upstreams(written: &Named<document::Upstream>, report: &mut Report
     })
 }
 
-fn names<D, T>(
+pub(super) fn names<D, T>(
     kind: &'static str,
     section: &'static str,
     written: &Named<D>,

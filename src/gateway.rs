@@ -55,6 +55,8 @@ impl Gateway {
             uri: parts.uri,
             headers: parts.headers,
             peer: connection.peer,
+            // No route verifies tokens yet.
+            claims: None,
         });
 
         let matched = snapshot.route(&head)?;

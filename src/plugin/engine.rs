@@ -94,6 +94,11 @@ impl PluginHost {
         Ok(Arc::new(Self { settings, engine, linker, epochs, slots, recent: Recent::default() }))
     }
 
+    /// The largest `limits.memory` that a plugin may be given, bytes.
+    pub fn memory_max(&self) -> usize {
+        self.settings.memory_max
+    }
+
     /// Instances that may still be made.
     pub fn free_instances(&self) -> usize {
         self.slots.available_permits()

@@ -14,6 +14,7 @@ use super::instance::Instance;
 use super::load::version_of;
 use super::log::PluginLog;
 use super::state::{Asked, State, TimeLimit};
+use super::trace::Trace;
 use crate::decision::{Decision, FindTenant, RequestHead};
 use crate::policy::{self, Instances};
 
@@ -94,8 +95,24 @@ impl LoadedPlugin {
         head: &Arc<RequestHead>,
         directory: Arc<dyn FindTenant>,
     ) -> Result<Decision, PluginFailure> {
+        self.answer(Asked { head: Arc::clone(head), directory, trace: None }).await
+    }
+
+    /// [`LoadedPlugin::resolve`], with everything that the plugin reads noted in `trace`.
+    ///
+    /// # Errors
+    /// As [`LoadedPlugin::resolve`].
+    pub async fn resolve_traced(
+        &self,
+        head: &Arc<RequestHead>,
+        directory: Arc<dyn FindTenant>,
+        trace: &Arc<Trace>,
+    ) -> Result<Decision, PluginFailure> {
+        self.answer(Asked { head: Arc::clone(head), directory, trace: Some(Arc::clone(trace)) }).await
+    }
+
+    async fn answer(&self, asked: Asked) -> Result<Decision, PluginFailure> {
         let limit = TimeLimit::starting_now(self.time());
-        let asked = Asked { head: Arc::clone(head), directory };
         let _ticking = self.host.epochs.ticking();
         match self.settings.instances {
             Instances::PerRequest => self.resolve_fresh(asked, limit).await,

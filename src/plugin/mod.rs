@@ -12,8 +12,10 @@ mod load;
 mod loaded;
 mod log;
 mod recent;
+mod replay;
 mod snapshot;
 mod state;
+mod trace;
 mod verdict;
 mod wasi;
 
@@ -21,3 +23,5 @@ pub use engine::{HostError, HostSettings, PluginHost};
 pub use failure::{FailureClass, PluginFailure};
 pub use load::{LoadError, LoadErrorClass};
 pub use loaded::LoadedPlugin;
+pub use replay::Replayed;
+pub use trace::{Part, Reads, Trace};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::decision::RequestHead;
+use crate::decision::{RequestHead, host_of};
 use crate::error::{Code, Refusal};
 use crate::policy::{Diagnostic, DirectorySource, Expectation, SampleRequest};
 
@@ -64,24 +64,13 @@ impl SampleRequest {
     pub fn head(&self) -> RequestHead {
         RequestHead {
             method: self.method.clone(),
-            scheme: "http",
             authority: self.host.clone(),
             host: host_of(&self.host),
             uri: self.uri.clone(),
             headers: self.headers.clone(),
-            // A documentation address (RFC 5737): no plugin rule can mean it.
-            peer: ([192, 0, 2, 1], 0).into(),
+            ..RequestHead::default()
         }
     }
-}
-
-/// A test names its host as a client would, perhaps with a port.
-fn host_of(authority: &str) -> String {
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    host.to_ascii_lowercase()
 }
 
 fn compare(test: &Expectation, outcome: &Outcome) -> Vec<String> {

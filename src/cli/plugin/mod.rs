@@ -2,13 +2,14 @@
 
 pub mod build;
 mod componentize;
+pub mod test;
 mod toolchain;
 
 use std::process::ExitCode;
 
 use super::fail;
 
-/// Build plugins.
+/// Build and test plugins.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub struct Args {
@@ -20,14 +21,17 @@ pub struct Args {
 enum Command {
     /// Build a plugin from its Rust crate, and write the component and its hash.
     Build(build::BuildArgs),
+    /// Run cases against a plugin, and show what it decides differently.
+    Test(test::TestArgs),
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> ExitCode {
+pub async fn run(args: &Args) -> ExitCode {
     match &args.command {
         Command::Build(args) => match build::run(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(error),
         },
+        Command::Test(args) => test::run(args).await,
     }
 }

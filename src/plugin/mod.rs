@@ -4,20 +4,26 @@
 //! [`PluginFailure`] with a class, and nothing of it reaches the next call.
 
 mod bindings;
+mod breaker;
 mod engine;
 mod epoch;
 mod failure;
 mod instance;
+mod live;
 mod load;
 mod loaded;
 mod log;
 mod recent;
 mod snapshot;
 mod state;
+mod tally;
 mod verdict;
 mod wasi;
 
+pub use breaker::BreakerState;
 pub use engine::{HostError, HostSettings, PluginHost};
 pub use failure::{FailureClass, PluginFailure};
+pub use live::LiveVersions;
 pub use load::{LoadError, LoadErrorClass};
-pub use loaded::LoadedPlugin;
+pub use loaded::{Answer, LoadedPlugin};
+pub use tally::{LastFailure, Tally};

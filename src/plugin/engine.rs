@@ -9,6 +9,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::epoch::Epochs;
+use super::live::{LiveVersions, Lives};
 use super::recent::Recent;
 use super::state::{self, State};
 
@@ -76,6 +77,7 @@ pub struct PluginHost {
     /// As many permits as the pool has memories.
     pub(super) slots: Arc<Semaphore>,
     pub(super) recent: Recent,
+    pub(super) lives: Lives,
 }
 
 impl PluginHost {
@@ -91,7 +93,20 @@ impl PluginHost {
         state::add_to_linker(&mut linker).expect("no two of our imports have the same name");
         let epochs = Epochs::start(engine.clone()).map_err(|error| HostError(error.to_string()))?;
         let slots = Arc::new(Semaphore::new(settings.instances as usize));
-        Ok(Arc::new(Self { settings, engine, linker, epochs, slots, recent: Recent::default() }))
+        Ok(Arc::new(Self {
+            settings,
+            engine,
+            linker,
+            epochs,
+            slots,
+            recent: Recent::default(),
+            lives: Lives::default(),
+        }))
+    }
+
+    /// Versions of plugins that something still holds.
+    pub fn live_versions(&self) -> LiveVersions {
+        self.lives.count()
     }
 
     /// The largest `limits.memory` that a plugin may be given, bytes.

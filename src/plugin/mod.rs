@@ -4,10 +4,12 @@
 //! [`PluginFailure`] with a class, and nothing of it reaches the next call.
 
 mod bindings;
+mod breaker;
 mod engine;
 mod epoch;
 mod failure;
 mod instance;
+mod live;
 mod load;
 mod loaded;
 mod log;
@@ -15,13 +17,17 @@ mod recent;
 mod replay;
 mod snapshot;
 mod state;
+mod tally;
 mod trace;
 mod verdict;
 mod wasi;
 
+pub use breaker::BreakerState;
 pub use engine::{HostError, HostSettings, PluginHost};
 pub use failure::{FailureClass, PluginFailure};
+pub use live::LiveVersions;
 pub use load::{LoadError, LoadErrorClass};
-pub use loaded::LoadedPlugin;
+pub use loaded::{Answer, LoadedPlugin};
 pub use replay::Replayed;
+pub use tally::{LastFailure, Tally};
 pub use trace::{Part, Reads, Trace};

@@ -37,14 +37,14 @@ impl LoadedPlugin {
     pub async fn replay(&self, case: &Case) -> Replayed {
         let directory =
             Arc::new(CaseDirectory { answers: case.directory.clone(), unanswered: Mutex::default() });
-        let trace = Arc::default();
+        let trace: Arc<Trace> = Arc::default();
         let asked: Arc<dyn FindTenant> = directory.clone();
-        let decided = self.resolve_traced(&case.request, asked, &trace).await;
+        let decided = self.resolve_traced(&case.request, asked, Arc::clone(&trace)).await;
         let failure = decided.as_ref().err().cloned();
         let answer = Answer::from(decided);
         let unanswered = directory.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let differences = case.expected.differences(&answer);
-        Replayed { answer, differences, failure, reads: Trace::reads(&trace), unanswered }
+        Replayed { answer, differences, failure, reads: trace.reads(), unanswered }
     }
 }
 

@@ -49,6 +49,15 @@ pub struct PluginLabels {
     pub outcome: &'static str,
 }
 
+/// Labels of a candidate's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TrialLabels {
+    /// The plugin's name in the policy.
+    pub plugin: Arc<str>,
+    /// `agreed`, `differed`, `failed` or `dropped`.
+    pub result: &'static str,
+}
+
 /// One label: a database's name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DatabaseLabel {
@@ -78,6 +87,8 @@ pub struct Metrics {
     pub plugin_calls: Family<PluginLabels, Counter>,
     /// Time in a plugin's `resolve`, host calls included.
     pub plugin_duration: Durations<PluginLabels>,
+    /// Candidates' answers, compared with the active version's.
+    pub plugin_trials: Family<TrialLabels, Counter>,
     /// Directory look-ups: `fresh`, `read`, `unknown`, `stale`, `unavailable`.
     pub directory_lookups: Family<ResultLabel, Counter>,
     /// Time waited for a database connection.
@@ -110,6 +121,7 @@ impl Metrics {
             resolution_duration: Family::new_with_constructor(duration_histogram),
             plugin_calls: Family::default(),
             plugin_duration: Family::new_with_constructor(duration_histogram),
+            plugin_trials: Family::default(),
             directory_lookups: Family::default(),
             pool_wait: Family::new_with_constructor(duration_histogram),
             connections_discarded: Family::default(),
@@ -139,6 +151,11 @@ impl Metrics {
         self.plugin_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
+    /// Counts a candidate's answer.
+    pub fn plugin_trial(&self, plugin: &Arc<str>, result: &'static str) {
+        self.plugin_trials.get_or_create(&TrialLabels { plugin: Arc::clone(plugin), result }).inc();
+    }
+
     /// Counts a directory look-up.
     pub fn directory_looked_up(&self, result: &'static str) {
         self.directory_lookups.get_or_create(&ResultLabel { result }).inc();
@@ -165,6 +182,11 @@ impl Metrics {
             "Time in a plugin's resolve",
             Unit::Seconds,
             self.plugin_duration.clone(),
+        );
+        registry.register(
+            "plugin_trials",
+            "Answers of candidate versions, compared with the active one's",
+            self.plugin_trials.clone(),
         );
         registry.register("directory_lookups", "Directory look-ups", self.directory_lookups.clone());
         registry.register_with_unit(

@@ -24,6 +24,6 @@ pub use breaker::BreakerState;
 pub use engine::{HostError, HostSettings, PluginHost};
 pub use failure::{FailureClass, PluginFailure};
 pub use live::LiveVersions;
-pub use load::{LoadError, LoadErrorClass};
+pub use load::{LoadError, LoadErrorClass, version_of};
 pub use loaded::{Answer, LoadedPlugin};
 pub use tally::{LastFailure, Tally};

@@ -73,6 +73,18 @@ const SURFACE: &[Entry] = &[
     Entry::new("GET", "/plugins/{name}", "one plugin", |admin, call| {
         Box::pin(plugins::show(&admin.reloader, call))
     }),
+    Entry::new(
+        "POST",
+        "/plugins/{name}/rollback?version=HASH",
+        "go back to the version before, or to that one",
+        |admin, call| Box::pin(plugins::roll_back(&admin.reloader, call)),
+    ),
+    Entry::new(
+        "DELETE",
+        "/plugins/{name}/rollback",
+        "serve the version in the plugin's file",
+        |admin, call| Box::pin(plugins::follow(&admin.reloader, call)),
+    ),
 ];
 
 impl Admin {
@@ -154,6 +166,7 @@ impl Admin {
         let live = self.reloader.store().live();
         self.metrics.live_generations.set(i64::try_from(live.count).unwrap_or(i64::MAX));
         self.metrics.oldest_generation_age.set(live.oldest.as_secs_f64());
+        plugins::measure(&self.reloader, &self.metrics);
         open_metrics(self.metrics.expose())
     }
 }

@@ -61,7 +61,7 @@ impl Gateway {
 
         let matched = snapshot.route(&head)?;
         record.matched(&matched);
-        let caller = matched.admit(&head).await?;
+        let caller = matched.admit(&head, record.trail()).await?;
         record.admitted(&caller, &self.metrics);
 
         match matched.target() {

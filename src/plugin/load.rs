@@ -339,8 +339,8 @@ fn compatible(version: &str) -> bool {
     version.rsplit_once('.').is_some_and(|(theirs, _)| theirs == minor)
 }
 
-/// What the operator knows a file by.
-pub(super) fn version_of(wasm: &[u8]) -> String {
+/// What the operator knows a file by: its SHA-256 in lower-case hex.
+pub fn version_of(wasm: &[u8]) -> String {
     hex(&Sha256::digest(wasm))
 }
 

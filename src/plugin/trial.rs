@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 
 use serde::Serialize;
 use tokio::sync::{Notify, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::failure::{FailureClass, PluginFailure};
 use super::loaded::LoadedPlugin;
@@ -28,15 +29,23 @@ const MAX_PATH_BYTES: usize = 200;
 pub struct Trial {
     rules: Shadow,
     /// The active version that the candidate is compared with.
-    active: Arc<str>,
+    active: Arc<LoadedPlugin>,
     candidate: OnceLock<Result<Arc<LoadedPlugin>, String>>,
-    metrics: Arc<Metrics>,
-    /// Told when the candidate has earned its promotion.
-    earned: Arc<Notify>,
+    watchers: Watchers,
     turns: Arc<Semaphore>,
     over: AtomicBool,
     seen: AtomicU64,
     score: Mutex<Score>,
+    _loading: AbortOnDropHandle<()>,
+}
+
+/// Who is told how a trial goes.
+#[derive(Clone)]
+pub struct Watchers {
+    /// Counts every answer.
+    pub metrics: Arc<Metrics>,
+    /// Told when a candidate has earned its promotion.
+    pub earned: Arc<Notify>,
 }
 
 /// How a candidate fares.
@@ -93,30 +102,41 @@ impl TrialState {
 }
 
 impl Trial {
-    /// A trial that begins when its candidate is [admitted](Trial::admit).
-    pub fn new(
-        active: &LoadedPlugin,
+    /// A trial that begins when its candidate is loaded. Nobody waits for that.
+    pub fn start(
+        active: &Arc<LoadedPlugin>,
         rules: Shadow,
-        metrics: Arc<Metrics>,
-        earned: Arc<Notify>,
+        watchers: Watchers,
+        loading: impl Future<Output = Result<LoadedPlugin, String>> + Send + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            rules,
-            active: Arc::clone(active.version()),
-            candidate: OnceLock::new(),
-            metrics,
-            earned,
-            turns: Arc::new(Semaphore::new(MAX_AT_ONCE)),
-            over: AtomicBool::new(false),
-            seen: AtomicU64::new(0),
-            score: Mutex::default(),
+        let name = Arc::clone(active.name());
+        Arc::new_cyclic(|trial: &Weak<Self>| {
+            let trial = Weak::clone(trial);
+            let loading = AbortOnDropHandle::new(tokio::spawn(async move {
+                let loaded = loading.await;
+                let Some(trial) = trial.upgrade() else { return };
+                match &loaded {
+                    Ok(candidate) => {
+                        let version = &**candidate.version();
+                        tracing::info!(plugin = &*name, version, "a candidate is on trial");
+                    }
+                    Err(why) => tracing::error!(plugin = &*name, "the candidate {why}"),
+                }
+                let first = trial.candidate.set(loaded.map(Arc::new)).is_ok();
+                debug_assert!(first, "a candidate is loaded once");
+            }));
+            Self {
+                rules,
+                active: Arc::clone(active),
+                candidate: OnceLock::new(),
+                watchers,
+                turns: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+                over: AtomicBool::new(false),
+                seen: AtomicU64::new(0),
+                score: Mutex::default(),
+                _loading: loading,
+            }
         })
-    }
-
-    /// Lets the candidate begin, or tells why there is none. The first word counts.
-    pub fn admit(&self, candidate: Result<Arc<LoadedPlugin>, String>) {
-        // A second word could only come from a second loading, which nobody starts.
-        let _ = self.candidate.set(candidate);
     }
 
     /// The rules of the trial.
@@ -125,7 +145,7 @@ impl Trial {
     }
 
     /// The version that the candidate is compared with.
-    pub fn active(&self) -> &Arc<str> {
+    pub fn active(&self) -> &Arc<LoadedPlugin> {
         &self.active
     }
 
@@ -199,17 +219,17 @@ impl Trial {
         let mut score = self.lock();
         if differences.is_empty() {
             score.agreed += 1;
-            self.metrics.plugin_trial(candidate.name(), "agreed");
+            self.watchers.metrics.plugin_tried(candidate.name(), "agreed");
             let earned = self.has_earned(&score);
             drop(score);
             if earned && !self.over.swap(true, Ordering::Relaxed) {
-                self.earned.notify_one();
+                self.watchers.earned.notify_one();
             }
             return;
         }
         score.differed += 1;
         score.failed += u64::from(failed);
-        self.metrics.plugin_trial(candidate.name(), if failed { "failed" } else { "differed" });
+        self.watchers.metrics.plugin_tried(candidate.name(), if failed { "failed" } else { "differed" });
         score.differences.push_front(Disagreement::new(head, differences));
         score.differences.truncate(MAX_SAMPLES);
         if self.rules.drop_on_difference {
@@ -219,7 +239,7 @@ impl Trial {
 
     fn drop_one(&self, candidate: &LoadedPlugin) {
         self.lock().dropped += 1;
-        self.metrics.plugin_trial(candidate.name(), "dropped");
+        self.watchers.metrics.plugin_tried(candidate.name(), "dropped");
     }
 
     fn has_earned(&self, score: &Score) -> bool {

@@ -6,7 +6,7 @@ use crate::decision::{RequestHead, host_of};
 use crate::error::{Code, Refusal};
 use crate::policy::{Diagnostic, DirectorySource, Expectation, SampleRequest};
 
-use super::{Caller, Snapshot};
+use super::{Caller, Snapshot, Trail};
 
 /// What became of a request that is never sent.
 #[derive(Debug, Default)]
@@ -43,12 +43,13 @@ impl Snapshot {
         let head = Arc::new(sample.head());
         let matched = self.route(&head)?;
         outcome.route = Some(matched.name().to_string());
+        let mut trail = Trail::rehearsing();
         if matches!(self.policy.directory, Some(DirectorySource::Table(_))) {
-            let resolution = matched.resolve(&head, None).await?;
+            let resolution = matched.resolve(&head, &mut trail).await?;
             outcome.tenant = Some(resolution.map(|resolution| resolution.placement.tenant.to_string()));
             return Ok(());
         }
-        match matched.admit(&head).await? {
+        match matched.admit(&head, &mut trail).await? {
             Caller::NoTenant => outcome.tenant = Some(None),
             Caller::Tenant { admitted, .. } => {
                 outcome.tenant = Some(Some(admitted.tenant().id.to_string()));

@@ -5,6 +5,7 @@ mod answer;
 mod call;
 mod plugins;
 mod policy;
+mod trials;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -84,6 +85,27 @@ const SURFACE: &[Entry] = &[
         "/plugins/{name}/rollback",
         "serve the version in the plugin's file",
         |admin, call| Box::pin(plugins::follow(&admin.reloader, call)),
+    ),
+    Entry::new("GET", "/plugins/{name}/shadow", "how its candidate fares", |admin, call| {
+        Box::pin(trials::show(&admin.reloader, call))
+    }),
+    Entry::new("POST", "/plugins/{name}/promote", "serve its candidate", |admin, call| {
+        Box::pin(trials::promote(&admin.reloader, call))
+    }),
+    Entry::new(
+        "POST",
+        "/plugins/{name}/recording?count=N&keep=NAME,NAME",
+        "record what it decides, as cases; secrets are replaced but for these headers and query fields",
+        |admin, call| Box::pin(trials::record(&admin.reloader, call)),
+    ),
+    Entry::new("GET", "/plugins/{name}/recording", "the cases so far", |admin, call| {
+        Box::pin(trials::download(&admin.reloader, call))
+    }),
+    Entry::new(
+        "DELETE",
+        "/plugins/{name}/recording",
+        "stop recording and forget the cases",
+        |admin, call| Box::pin(trials::forget(&admin.reloader, call)),
     ),
 ];
 

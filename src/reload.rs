@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::plugin::TrialState;
 use crate::policy::{Diagnostics, Policy};
 use crate::snapshot::{BuildError, Builder, Built, ReplaceError, Replacement, Snapshot, SnapshotStore};
 use crate::surroundings::ProcessSurroundings;
@@ -68,9 +69,10 @@ impl Reloader {
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, ReloadError> {
         let (policy, files) = parse(path)?;
-        let snapshot = Arc::new(builder.build(policy, None).await?.snapshot);
+        let mut snapshot = builder.build(policy, None).await?.snapshot;
+        builder.watch(&mut snapshot, None).await;
         metrics.generation.set(1);
-        let store = Arc::new(SnapshotStore::new(snapshot));
+        let store = Arc::new(SnapshotStore::new(Arc::new(snapshot)));
         let last = Mutex::new(Attempt { at: SystemTime::now(), error: None, files: Some(files) });
         let path = path.to_owned();
         Ok(Arc::new(Self { path, builder, store, metrics, last, turn: tokio::sync::Mutex::default() }))
@@ -129,15 +131,33 @@ impl Reloader {
     pub async fn replace(&self, plugin: &str, with: &Replacement) -> Result<u64, ReplaceError> {
         let _turn = self.turn.lock().await;
         let current = self.store.load();
-        let next = self.builder.replace(&current, plugin, with).await?;
+        let mut next = self.builder.replace(&current, plugin, with).await?;
+        self.builder.watch(&mut next, Some(&current)).await;
         Ok(self.publish(&current, next))
+    }
+
+    /// Puts every candidate in force that earns it, until it is dropped.
+    pub async fn promote_earned(self: Arc<Self>) {
+        loop {
+            self.builder.earned().notified().await;
+            for plugin in self.store.load().plugins() {
+                if plugin.trial().is_none_or(|trial| trial.state() != TrialState::Earned) {
+                    continue;
+                }
+                let name = &**plugin.name();
+                if let Err(error) = self.replace(name, &Replacement::Promote).await {
+                    tracing::error!(plugin = name, "the candidate agreed and cannot serve: {error}");
+                }
+            }
+        }
     }
 
     async fn attempt(&self, attempt: &mut Attempt) -> Result<Reloaded, ReloadError> {
         let current = self.store.load();
         let (policy, files) = parse(&self.path)?;
         attempt.files = Some(files);
-        let Built { snapshot: next, held_back } = self.builder.build(policy, Some(&current)).await?;
+        let Built { snapshot: mut next, held_back } = self.builder.build(policy, Some(&current)).await?;
+        self.builder.watch(&mut next, Some(&current)).await;
         if next.same_as(&current) {
             return if held_back.is_empty() {
                 Ok(Reloaded::Unchanged)
@@ -206,8 +226,10 @@ fn parse(path: &Path) -> Result<(Policy, Vec<PathBuf>), ReloadError> {
 
 /// Every file whose change can change the policy.
 fn files_of(policy: &Policy) -> Vec<PathBuf> {
-    let plugins = policy.plugins.values().map(|plugin| plugin.path.clone());
-    policy.files.iter().cloned().chain(plugins).collect()
+    let plugins = policy.plugins.values();
+    let candidates = plugins.clone().filter_map(|plugin| Some(plugin.shadow.as_ref()?.path.clone()));
+    let plugins = plugins.map(|plugin| plugin.path.clone());
+    policy.files.iter().cloned().chain(plugins).chain(candidates).collect()
 }
 
 fn warn_of_restart(current: &Snapshot, next: &Snapshot) {

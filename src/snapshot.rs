@@ -11,6 +11,7 @@ mod replace;
 mod resolve;
 mod store;
 mod trail;
+mod watched;
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -56,6 +56,11 @@ pub(super) fn document(value: &Value) -> Response<Body> {
     with_type("application/json", format!("{value:#}\n"))
 }
 
+/// A YAML document.
+pub(super) fn yaml(text: String) -> Response<Body> {
+    with_type("application/yaml", text)
+}
+
 /// Metrics as Prometheus reads them.
 pub(super) fn open_metrics(text: String) -> Response<Body> {
     with_type("application/openmetrics-text; version=1.0.0; charset=utf-8", text)

@@ -67,7 +67,8 @@ pub(super) fn measure(reloader: &Reloader, metrics: &Metrics) {
     }
 }
 
-async fn replace(reloader: &Reloader, name: &str, with: &Replacement) -> Answer {
+/// Puts another version in force, and shows the plugin as it is then.
+pub(super) async fn replace(reloader: &Reloader, name: &str, with: &Replacement) -> Answer {
     find(&reloader.store().load(), name)?;
     let replaced = reloader.replace(name, with).await;
     replaced.map_err(|error| Problem::new(StatusCode::CONFLICT, error.to_string()))?;
@@ -75,7 +76,8 @@ async fn replace(reloader: &Reloader, name: &str, with: &Replacement) -> Answer 
     Ok(document(&describe(find(&snapshot, name)?, reloader.builder())))
 }
 
-fn find<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s ActivePlugin, Problem> {
+/// The plugin of that name.
+pub(super) fn find<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s ActivePlugin, Problem> {
     snapshot.plugin(name).map(|plugin| &**plugin).ok_or_else(|| {
         let names: Vec<&str> = snapshot.plugins().iter().map(|plugin| &**plugin.name()).collect();
         let known = if names.is_empty() { "none".to_owned() } else { format!("`{}`", names.join("`, `")) };

@@ -1,6 +1,7 @@
 //! A candidate version on trial: asked beside the active one, without effect, and compared.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
@@ -28,6 +29,8 @@ const MAX_PATH_BYTES: usize = 200;
 /// One candidate compared with one active version.
 pub struct Trial {
     rules: Shadow,
+    /// The candidate's version, or why its file cannot be read.
+    source: Result<Arc<str>, String>,
     /// The active version that the candidate is compared with.
     active: Arc<LoadedPlugin>,
     candidate: OnceLock<Result<Arc<LoadedPlugin>, String>>,
@@ -106,6 +109,7 @@ impl Trial {
     pub fn start(
         active: &Arc<LoadedPlugin>,
         rules: Shadow,
+        source: Result<Arc<str>, String>,
         watchers: Watchers,
         loading: impl Future<Output = Result<LoadedPlugin, String>> + Send + 'static,
     ) -> Arc<Self> {
@@ -127,6 +131,7 @@ impl Trial {
             }));
             Self {
                 rules,
+                source,
                 active: Arc::clone(active),
                 candidate: OnceLock::new(),
                 watchers,
@@ -147,6 +152,11 @@ impl Trial {
     /// The version that the candidate is compared with.
     pub fn active(&self) -> &Arc<LoadedPlugin> {
         &self.active
+    }
+
+    /// The candidate's version, or why its file cannot be read.
+    pub fn source(&self) -> &Result<Arc<str>, String> {
+        &self.source
     }
 
     /// The candidate, once it is loaded.
@@ -248,6 +258,15 @@ impl Trial {
 
     fn lock(&self) -> MutexGuard<'_, Score> {
         self.score.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trial")
+            .field("rules", &self.rules)
+            .field("source", &self.source)
+            .finish_non_exhaustive()
     }
 }
 

@@ -8,7 +8,7 @@ use super::resolve::Surroundings;
 use super::trail::Trail;
 use crate::decision::{Decision, RequestHead};
 use crate::error::{Code, Refusal};
-use crate::plugin::{FailureClass, LoadedPlugin, PluginFailure};
+use crate::plugin::{FailureClass, LoadedPlugin, PluginFailure, Recorder, Trace, Trial};
 use crate::policy;
 
 /// A plugin of a policy, ready to be asked.
@@ -20,6 +20,9 @@ pub struct ActivePlugin {
     /// What the plugin's file held when this was made. Another version than the active one where
     /// an operator rolled back, nothing where the file could not be read.
     file: Option<Arc<str>>,
+    recorder: Arc<Recorder>,
+    /// A candidate that is asked what the active version has decided.
+    trial: Option<Arc<Trial>>,
 }
 
 /// One version of a plugin, by name.
@@ -48,7 +51,21 @@ impl ActivePlugin {
         previous: Option<Arc<LoadedPlugin>>,
         file: Option<Arc<str>>,
     ) -> Self {
-        Self { active, previous, file }
+        Self { active, previous, file, recorder: Arc::default(), trial: None }
+    }
+
+    /// The same plugin, watched by these.
+    pub(super) fn watched(
+        plugin: &Arc<Self>,
+        recorder: Arc<Recorder>,
+        trial: Option<Arc<Trial>>,
+    ) -> Arc<Self> {
+        let same_trial = plugin.trial.as_ref().map(Arc::as_ptr) == trial.as_ref().map(Arc::as_ptr);
+        if same_trial && Arc::ptr_eq(&plugin.recorder, &recorder) {
+            return Arc::clone(plugin);
+        }
+        let (active, previous) = (Arc::clone(&plugin.active), plugin.previous.clone());
+        Arc::new(Self { active, previous, file: plugin.file.clone(), recorder, trial })
     }
 
     /// Its name in the policy.
@@ -76,6 +93,16 @@ impl ActivePlugin {
         self.previous.as_ref()
     }
 
+    /// Records what the active version decides, when it is told to.
+    pub fn recorder(&self) -> &Arc<Recorder> {
+        &self.recorder
+    }
+
+    /// The trial of a candidate, where there is one.
+    pub fn trial(&self) -> Option<&Arc<Trial>> {
+        self.trial.as_ref()
+    }
+
     /// What the plugin's file held when this was made, if it could be read.
     pub fn file(&self) -> Option<&Arc<str>> {
         self.file.as_ref()
@@ -99,7 +126,7 @@ impl ActivePlugin {
         around: Surroundings<'_>,
         trail: &mut Trail,
     ) -> Result<(Decision, PluginVersion), Refusal> {
-        let failure = match ask_version(&self.active, head, around, trail).await {
+        let failure = match self.ask_active(head, around, trail).await {
             Ok(decision) => return Ok((decision, PluginVersion::of(&self.active))),
             Err(failure) => failure,
         };
@@ -109,7 +136,7 @@ impl ActivePlugin {
         let Some(previous) = previous.filter(|_| refusal.code() == Code::PluginFailed) else {
             return Err(refusal);
         };
-        match ask_version(previous, head, around, trail).await {
+        match ask_version(previous, head, around, trail, None).await {
             Ok(decision) => Ok((decision, PluginVersion::of(previous))),
             Err(second) => {
                 let cause =
@@ -117,6 +144,27 @@ impl ActivePlugin {
                 Err(refusal.because(cause))
             }
         }
+    }
+
+    /// Asks the active version, and shows its answer to whoever watches.
+    async fn ask_active(
+        &self,
+        head: &Arc<RequestHead>,
+        around: Surroundings<'_>,
+        trail: &mut Trail,
+    ) -> Result<Decision, PluginFailure> {
+        if trail.is_rehearsal() {
+            return ask_version(&self.active, head, around, trail, None).await;
+        }
+        let trace = self.recorder.trace();
+        let decided = ask_version(&self.active, head, around, trail, trace.clone()).await;
+        if let Some(trace) = trace {
+            self.recorder.offer(&self.active, head, trace, &decided);
+        }
+        if let Some(trial) = &self.trial {
+            trial.observe(head, around.directory, &decided);
+        }
+        decided
     }
 }
 
@@ -131,6 +179,7 @@ async fn ask_version(
     head: &Arc<RequestHead>,
     around: Surroundings<'_>,
     trail: &mut Trail,
+    trace: Option<Arc<Trace>>,
 ) -> Result<Decision, PluginFailure> {
     let directory = Arc::clone(around.directory);
     if trail.is_rehearsal() {
@@ -138,7 +187,7 @@ async fn ask_version(
         // nor a test of them.
         return plugin.resolve(head, directory).await;
     }
-    let answer = plugin.ask(head, directory, None).await;
+    let answer = plugin.ask(head, directory, trace).await;
     let outcome = answer.outcome();
     around.metrics.plugin_called(plugin.name(), outcome, answer.took);
     trail.calls.push(PluginCall { asked: PluginVersion::of(plugin), outcome, took: answer.took });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use indexmap::IndexMap;
+use tokio::sync::Notify;
 
 use super::active::ActivePlugin;
 use super::held_back::{HeldBack, HeldBackFiles};
@@ -40,12 +41,14 @@ pub struct Builder {
     pub(super) metrics: Arc<Metrics>,
     pub(super) history: History,
     pub(super) held_back: HeldBackFiles,
+    pub(super) earned: Arc<Notify>,
 }
 
 impl Builder {
     /// A builder for one process.
     pub fn new(host: Arc<PluginHost>, metrics: Arc<Metrics>) -> Self {
-        Self { host, metrics, history: History::default(), held_back: HeldBackFiles::default() }
+        let (history, held_back) = (History::default(), HeldBackFiles::default());
+        Self { host, metrics, history, held_back, earned: Arc::default() }
     }
 
     /// Builds the snapshot that follows `previous`, and runs the policy's tests against it.
@@ -84,6 +87,11 @@ impl Builder {
     /// The plugin's file, where it is held back.
     pub fn held_back(&self, name: &str) -> Option<HeldBack> {
         self.held_back.of(name)
+    }
+
+    /// Told whenever a candidate has earned its promotion.
+    pub fn earned(&self) -> &Notify {
+        &self.earned
     }
 
     /// Versions of plugins that something still holds.

@@ -156,15 +156,11 @@ impl Builder {
 
     /// Reads a plugin's file.
     pub(super) async fn read(&self, settings: &policy::Plugin) -> Result<Arc<PluginFile>, String> {
-        match tokio::fs::read(&settings.path).await {
-            Ok(bytes) => Ok(Arc::new(PluginFile::new(bytes))),
-            Err(error) => {
-                let why = format!("cannot be read from `{}`: {error}", settings.path.display());
-                self.metrics.plugin_loaded(&settings.name, "unreadable");
-                self.held_back.unreadable(&settings.name, &why);
-                Err(why)
-            }
-        }
+        let file = PluginFile::read(&settings.path).await.inspect_err(|why| {
+            self.metrics.plugin_loaded(&settings.name, "unreadable");
+            self.held_back.unreadable(&settings.name, why);
+        })?;
+        Ok(Arc::new(file))
     }
 
     /// Loads a version of a plugin, unless it is loaded.

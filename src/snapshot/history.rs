@@ -1,6 +1,7 @@
 //! The versions that served: the bytes of their files, kept so that one can serve again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -24,6 +25,15 @@ pub(super) struct PluginFile {
 impl PluginFile {
     pub(super) fn new(bytes: Vec<u8>) -> Self {
         Self { version: version_of(&bytes).into(), bytes: bytes.into() }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// What kept it from being read, as in "the plugin …".
+    pub(super) async fn read(path: &Path) -> Result<Self, String> {
+        let bytes = tokio::fs::read(path).await;
+        bytes.map(Self::new).map_err(|error| format!("cannot be read from `{}`: {error}", path.display()))
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::active::ActivePlugin;
 use super::build::Builder;
+use super::history::PluginFile;
 use super::{Route, Snapshot};
 
 /// Which version is to serve.
@@ -14,6 +15,8 @@ pub enum Replacement {
     RollBack(Option<String>),
     /// The one in the plugin's file.
     Follow,
+    /// The candidate on trial.
+    Promote,
 }
 
 /// Why the version in force stays. For the operator.
@@ -48,6 +51,10 @@ impl Builder {
                 // What the file holds by then may be broken, or gone: it only matters that it changes.
                 (file, self.read(settings).await.ok().map(|file| Arc::clone(&file.version)))
             }
+            Replacement::Promote => {
+                let file = candidate(serving).await?;
+                (file, self.read(settings).await.ok().map(|file| Arc::clone(&file.version)))
+            }
             Replacement::Follow => {
                 let file =
                     self.read(settings).await.map_err(|why| ReplaceError(format!("the file {why}")))?;
@@ -64,7 +71,9 @@ impl Builder {
         let previous = match with {
             // The version that was rolled back from is no version to fall back on.
             Replacement::RollBack(_) => None,
-            Replacement::Follow => self.previous(settings, &file.version, Some(serving)).await,
+            Replacement::Follow | Replacement::Promote => {
+                self.previous(settings, &file.version, Some(serving)).await
+            }
         };
         let next = current.with_plugin(ActivePlugin::new(active, previous, held));
         let failed = next.rehearse().await;
@@ -74,6 +83,22 @@ impl Builder {
         let tally = next.plugin(name).expect("it was put there").active().tally();
         self.history.serves(&settings.name, file, tally);
         Ok(next)
+    }
+}
+
+/// The file of the candidate that was compared, and no other that has taken its place since.
+async fn candidate(serving: &ActivePlugin) -> Result<Arc<PluginFile>, ReplaceError> {
+    let refused = |why: String| Err(ReplaceError(why));
+    let Some(trial) = serving.trial() else {
+        return refused(format!("no candidate of `{}` is on trial", serving.name()));
+    };
+    let Some(candidate) = trial.candidate() else {
+        return refused(format!("the candidate is {}", trial.state().as_str()));
+    };
+    match PluginFile::read(&trial.rules().path).await {
+        Ok(file) if file.version == *candidate.version() => Ok(Arc::new(file)),
+        Ok(_) => refused("the candidate's file has changed: another trial begins".into()),
+        Err(why) => refused(format!("the candidate {why}")),
     }
 }
 

@@ -136,6 +136,12 @@ impl Recorder {
     }
 }
 
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").field("on", &self.on).finish_non_exhaustive()
+    }
+}
+
 impl Recording {
     /// Cases so far.
     pub fn count(&self) -> usize {

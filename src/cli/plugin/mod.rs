@@ -2,6 +2,7 @@
 
 pub mod build;
 mod componentize;
+pub mod record;
 pub mod test;
 mod toolchain;
 
@@ -21,6 +22,8 @@ pub struct Args {
 enum Command {
     /// Build a plugin from its Rust crate, and write the component and its hash.
     Build(build::BuildArgs),
+    /// Record what a plugin decides on live traffic, as cases for `innkeeper plugin test`.
+    Record(record::RecordArgs),
     /// Run cases against a plugin, and show what it decides differently.
     Test(test::TestArgs),
 }
@@ -32,6 +35,7 @@ pub async fn run(args: &Args) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(error),
         },
+        Command::Record(args) => record::run(args).await,
         Command::Test(args) => test::run(args).await,
     }
 }

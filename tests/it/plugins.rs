@@ -38,7 +38,7 @@ pub(crate) fn guest(name: &str) -> Vec<u8> {
     } else {
         resolve.select_world(&[package], Some("policy")).unwrap()
     };
-    embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8).unwrap();
+    embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8, false).unwrap();
     ComponentEncoder::default().validate(true).module(&wasm).unwrap().encode().unwrap()
 }
 

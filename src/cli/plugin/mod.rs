@@ -1,8 +1,8 @@
 //! `innkeeper plugin`: commands for plugin authors.
 
 pub mod build;
-mod componentize;
-mod toolchain;
+mod contract;
+mod language;
 
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Build a plugin from its Rust crate, and write the component and its hash.
+    /// Build a plugin's project, and write the component and its hash.
     Build(build::BuildArgs),
 }
 

@@ -7,28 +7,28 @@ use wit_bindgen_core::wit_parser::{Resolve, WorldId};
 use wit_component::{StringEncoding, embed_component_metadata};
 
 /// The text that the host's own bindings are generated from.
-pub const TEXT: &str = include_str!("../../../wit/policy.wit");
+pub(super) const TEXT: &str = include_str!("../../../wit/policy.wit");
 
 /// Where a project keeps its copy.
-pub const DIRECTORY: &str = "wit";
+pub(super) const DIRECTORY: &str = "wit";
 
 /// The name of the copy.
-pub const FILE: &str = "policy.wit";
+pub(super) const FILE: &str = "policy.wit";
 
 /// The world that a plugin is built for.
-pub const WORLD: &str = "policy";
+pub(super) const WORLD: &str = "policy";
 
 /// A contract that was understood.
-pub struct Contract {
+pub(super) struct Contract {
     /// Every type and function.
-    pub resolve: Resolve,
+    pub(super) resolve: Resolve,
     /// What a plugin imports and exports.
-    pub world: WorldId,
+    pub(super) world: WorldId,
 }
 
 impl Contract {
     /// The contract of this binary.
-    pub fn current() -> Self {
+    pub(super) fn current() -> Self {
         let mut resolve = Resolve::default();
         let package = resolve.push_str(FILE, TEXT).expect("the host is generated from the same text");
         let world = resolve.select_world(&[package], Some(WORLD)).expect("the text has the world");
@@ -39,7 +39,7 @@ impl Contract {
     ///
     /// # Errors
     /// When its copy is not WIT, or has no world of that name.
-    pub fn of_project(dir: &Path) -> Result<Self, String> {
+    pub(super) fn of_project(dir: &Path) -> Result<Self, String> {
         let Some(copy) = copy_in(dir) else { return Ok(Self::current()) };
         let mut resolve = Resolve::default();
         let read = resolve.push_dir(&copy).and_then(|(package, _)| {
@@ -53,7 +53,7 @@ impl Contract {
     }
 
     /// Header and source that let C speak the contract, by file name.
-    pub fn in_c(&mut self) -> Files {
+    pub(super) fn in_c(&mut self) -> Files {
         // What the object file would tell the linker, `describe` writes into the module itself.
         let options = wit_bindgen_c::Opts { no_object_file: true, ..Default::default() };
         let mut files = Files::default();
@@ -65,7 +65,7 @@ impl Contract {
     }
 
     /// Writes into a module which world it was compiled for.
-    pub fn describe(&self, module: &mut Vec<u8>) -> Result<(), String> {
+    pub(super) fn describe(&self, module: &mut Vec<u8>) -> Result<(), String> {
         embed_component_metadata(module, &self.resolve, self.world, StringEncoding::UTF8, false)
             .map_err(|error| format!("{error:#}"))
     }

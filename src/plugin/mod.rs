@@ -9,6 +9,7 @@ mod epoch;
 mod failure;
 mod instance;
 mod load;
+mod load_error;
 mod loaded;
 mod log;
 mod recent;
@@ -16,8 +17,9 @@ mod snapshot;
 mod state;
 mod verdict;
 mod wasi;
+mod world;
 
 pub use engine::{HostError, HostSettings, PluginHost};
 pub use failure::{FailureClass, PluginFailure};
-pub use load::{LoadError, LoadErrorClass};
+pub use load_error::{LoadError, LoadErrorClass};
 pub use loaded::LoadedPlugin;

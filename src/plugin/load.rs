@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use wasmtime::component::Component;
 
 use super::bindings::PolicyPre;
+use super::compile::Keep;
 use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
 use super::instance::Instance;
@@ -15,10 +16,10 @@ use super::load_error::{LoadError, LoadErrorClass};
 use super::loaded::{LoadedPlugin, Parts};
 use super::log::PluginLog;
 use super::recent::Key;
-use super::snapshot;
 use super::state::{State, TimeLimit};
 use super::world::check_world;
-use crate::policy;
+use super::{signature, snapshot};
+use crate::policy::{self, Capabilities};
 
 impl PluginHost {
     /// Checks, compiles and links a plugin, and configures it once to see that it can be.
@@ -31,14 +32,19 @@ impl PluginHost {
         wasm: &[u8],
     ) -> Result<LoadedPlugin, LoadError> {
         let version = self.check_file(&settings, wasm)?;
+        let wasm: Arc<[u8]> = wasm.into();
+        if let Some(trusted) = &settings.signature {
+            signature::verify(trusted, &wasm).await?;
+        }
         let log = Arc::new(PluginLog::new(Arc::clone(&settings.name), Arc::clone(&version)));
         let key = Key::new(&version, &settings);
         let (parts, ready) = match self.recent.find(&key) {
             Some(parts) if parts.configured => (parts, Vec::new()),
             Some(parts) => self.prepare(parts.pre, &settings, &log, None).await?,
             None => {
-                let pre = self.link(wasm.into()).await?;
-                self.prepare(pre, &settings, &log, Some(wasm)).await?
+                let component = self.compile(Arc::clone(&wasm), Keep::OnDisk).await?;
+                let pre = self.link(&component, &settings.capabilities)?;
+                self.prepare(pre, &settings, &log, Some(&wasm)).await?
             }
         };
         self.recent.remember(key, &parts, wasm.len());
@@ -52,7 +58,7 @@ impl PluginHost {
         pre: PolicyPre<State>,
         settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
-        wasm: Option<&[u8]>,
+        wasm: Option<&Arc<[u8]>>,
     ) -> Result<(Parts, Vec<Instance>), LoadError> {
         let slots = self.slots_for(&pre)?;
         let tried = self.try_configure(&pre, settings, log, slots).await?;
@@ -95,36 +101,16 @@ impl PluginHost {
         Ok(version.into())
     }
 
-    /// Compiles and links a component, and checks that it has our world.
-    pub(super) async fn link(self: &Arc<Self>, wasm: Arc<[u8]>) -> Result<PolicyPre<State>, LoadError> {
-        let component = self.compile(wasm).await?;
-        check_world(&component)?;
+    /// Links a component after a check that it has our world and imports what is granted.
+    pub(super) fn link(
+        &self,
+        component: &Component,
+        granted: &Capabilities,
+    ) -> Result<PolicyPre<State>, LoadError> {
+        check_world(component, granted)?;
         let wrong = |error: wasmtime::Error| LoadError::new(LoadErrorClass::WrongWorld, format!("{error:#}"));
-        let pre = self.linker.instantiate_pre(&component).map_err(wrong)?;
+        let pre = self.linker.instantiate_pre(component).map_err(wrong)?;
         PolicyPre::new(pre).map_err(wrong)
-    }
-
-    /// Compiles off the workers: it takes a tenth of a second for a small plugin, half a minute for
-    /// a whole Python.
-    pub(super) async fn compile(self: &Arc<Self>, wasm: Arc<[u8]>) -> Result<Component, LoadError> {
-        let engine = self.engine.clone();
-        #[expect(clippy::disallowed_methods, reason = "compilation cannot be cancelled, and need not be")]
-        let compiled = tokio::task::spawn_blocking(move || Component::new(&engine, &wasm)).await;
-        let failed = |message: String| LoadError::new(LoadErrorClass::CompileFailed, message);
-        match compiled {
-            Ok(Ok(component)) => Ok(component),
-            Ok(Err(error)) => {
-                let message = format!("{error:#}");
-                // The pool refuses what could never be instantiated.
-                let class = if message.contains("exceeds the limit") {
-                    LoadErrorClass::TooLarge
-                } else {
-                    LoadErrorClass::CompileFailed
-                };
-                Err(LoadError::new(class, message))
-            }
-            Err(panicked) => Err(failed(format!("the compiler failed: {panicked}"))),
-        }
     }
 
     /// How many of the pool's slots an instance takes.
@@ -145,7 +131,7 @@ impl PluginHost {
     async fn try_configure(
         &self,
         pre: &PolicyPre<State>,
-        settings: &policy::Plugin,
+        settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
         slots: u32,
     ) -> Result<Instance, LoadError> {
@@ -157,7 +143,7 @@ impl PluginHost {
         let _ticking = self.epochs.ticking();
         let limit = TimeLimit::starting_now(time);
         let configured = timeout(time, async {
-            let mut instance = Instance::make(pre, log, settings.limits.memory, limit, slots).await?;
+            let mut instance = Instance::make(pre, settings, log, limit, slots).await?;
             instance.configure(&settings.config).await.map(|()| instance)
         });
         let failure = match configured.await.unwrap_or_else(|_| Err(PluginFailure::deadline(time))) {

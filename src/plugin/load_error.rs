@@ -14,6 +14,8 @@ pub enum LoadErrorClass {
     NotAComponent,
     /// Its SHA-256 is not the one that the policy pins.
     PinMismatch,
+    /// No key that the policy trusts has signed the file.
+    SignatureInvalid,
     /// The file, or the memory that it starts with, is larger than allowed.
     TooLarge,
     /// It is damaged, or uses what we do not support.
@@ -34,6 +36,7 @@ impl LoadErrorClass {
         match self {
             Self::NotAComponent => "not-a-component",
             Self::PinMismatch => "pin-mismatch",
+            Self::SignatureInvalid => "signature-invalid",
             Self::TooLarge => "too-large",
             Self::CompileFailed => "compile-failed",
             Self::ImportNotGranted => "import-not-granted",

@@ -4,6 +4,8 @@
 //! [`PluginFailure`] with a class, and nothing of it reaches the next call.
 
 mod bindings;
+mod cache;
+mod compile;
 mod engine;
 mod epoch;
 mod failure;
@@ -13,10 +15,12 @@ mod load_error;
 mod loaded;
 mod log;
 mod recent;
+mod signature;
 mod snapshot;
 mod state;
 mod verdict;
 mod wasi;
+mod worker;
 mod world;
 
 pub use engine::{HostError, HostSettings, PluginHost};

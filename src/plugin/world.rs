@@ -1,11 +1,10 @@
 //! What a plugin imports and exports, held against the contract and its capabilities.
 
-use std::fmt::Write as _;
-
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use super::load_error::{LoadError, LoadErrorClass};
+use crate::policy::{Capabilities, Capability};
 
 /// The world that we serve.
 const PACKAGE: &str = "innkeeper:policy";
@@ -14,11 +13,8 @@ const VERSION: &str = "0.1.0";
 /// What a plugin must export.
 const EXPORTS: [&str; 2] = ["configure", "resolve"];
 
-/// Interfaces that a plugin may import, without their version.
-const GRANTED: [&str; 25] = [
-    "innkeeper:policy/types",
-    "innkeeper:policy/directory",
-    "innkeeper:policy/log",
+/// The harmless part of WASI, without versions: what a stock `wasm32-wasip2` component imports.
+const WASI: [&str; 22] = [
     "wasi:cli/environment",
     "wasi:cli/exit",
     "wasi:cli/stdin",
@@ -44,10 +40,16 @@ const GRANTED: [&str; 25] = [
     "wasi:clocks/types",
 ];
 
-/// Compares imports and exports with the world, to say in words what does not fit.
-pub(super) fn check_world(component: &Component) -> Result<(), LoadError> {
+/// Compares imports with what is granted and exports with the world, to say in words what does not
+/// fit.
+pub(super) fn check_world(component: &Component, granted: &Capabilities) -> Result<(), LoadError> {
+    check_imports(component, granted)?;
+    check_exports(component)
+}
+
+fn check_imports(component: &Component, granted: &Capabilities) -> Result<(), LoadError> {
     let kind = component.component_type();
-    let mut refused = String::new();
+    let (mut unknown, mut withheld, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
     for (name, import) in kind.imports(component.engine()) {
         // The world names the types of our interface; nothing can be called through them.
         if matches!(import.ty, ComponentItem::Type(_) | ComponentItem::Resource(_)) {
@@ -58,17 +60,63 @@ pub(super) fn check_world(component: &Component) -> Result<(), LoadError> {
             let message = format!("it was built for `{name}`, this host serves {PACKAGE}@{VERSION}");
             return Err(LoadError::new(LoadErrorClass::WrongWorld, message));
         }
-        if !GRANTED.contains(&interface) {
-            let _ = write!(refused, "{}`{name}`", if refused.is_empty() { "" } else { ", " });
+        match access(interface) {
+            Access::Free => {}
+            Access::With(capability) if granted.grant(capability) => {}
+            Access::With(capability) => {
+                withheld.push(name);
+                wanted.push(capability.as_str());
+            }
+            Access::Never => unknown.push(name),
         }
     }
-    if !refused.is_empty() {
+    if !unknown.is_empty() {
         let message = format!(
-            "it imports {refused}; a plugin may import {PACKAGE} and the harmless part of WASI (clocks, \
-             randomness, output), but no files, network or processes"
+            "it imports {}; a plugin may import {PACKAGE} and the harmless part of WASI (clocks, \
+             randomness, output), but no files, network or processes",
+            quoted(&unknown)
         );
         return Err(LoadError::new(LoadErrorClass::ImportNotGranted, message));
     }
+    if !withheld.is_empty() {
+        wanted.dedup();
+        let has: Vec<&str> = granted.0.iter().map(|capability| capability.as_str()).collect();
+        let has = if has.is_empty() { "none".to_owned() } else { quoted(&has) };
+        let message = format!(
+            "it imports {}, which the policy does not grant it: add {} to its `capabilities`, if it may \
+             (granted: {has})",
+            quoted(&withheld),
+            quoted(&wanted)
+        );
+        return Err(LoadError::new(LoadErrorClass::ImportNotGranted, message));
+    }
+    Ok(())
+}
+
+/// What an import takes.
+enum Access {
+    /// Nothing: every plugin reads requests.
+    Free,
+    /// A capability.
+    With(Capability),
+    /// No plugin gets it.
+    Never,
+}
+
+fn access(interface: &str) -> Access {
+    match interface {
+        // `request.claims` is one function of it, and answers none without its capability.
+        "innkeeper:policy/types" => Access::Free,
+        "innkeeper:policy/directory" => Access::With(Capability::Directory),
+        "innkeeper:policy/kv" => Access::With(Capability::Kv),
+        "innkeeper:policy/log" => Access::With(Capability::Log),
+        _ if WASI.contains(&interface) => Access::With(Capability::Wasi),
+        _ => Access::Never,
+    }
+}
+
+fn check_exports(component: &Component) -> Result<(), LoadError> {
+    let kind = component.component_type();
     let missing: Vec<&str> = EXPORTS
         .into_iter()
         .filter(|wanted| {
@@ -85,6 +133,10 @@ pub(super) fn check_world(component: &Component) -> Result<(), LoadError> {
         missing.join("` and `")
     );
     Err(LoadError::new(LoadErrorClass::WrongWorld, message))
+}
+
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// Below 1.0, a minor version is a contract of its own; a patch only adds words to it.

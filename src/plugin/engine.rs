@@ -1,6 +1,7 @@
 //! The one engine of a process: compiler settings, the pool of instances, the epoch clock.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::cache::CodeCache;
 use super::epoch::Epochs;
 use super::recent::Recent;
 use super::state::{self, State};
@@ -40,10 +42,8 @@ pub struct HostSettings {
     /// Whether fresh instances start from the memory that `configure` left behind, where the
     /// component allows that, in place of running it again.
     pub snapshot: bool,
-    /// Instances that a plugin with `instances: reused` may keep.
-    pub reused_max: u32,
-    /// Calls after which a reused instance is replaced, so that what it leaks stays bounded.
-    pub reused_uses: u32,
+    /// A directory of our own where compiled code is kept for the next start, if any.
+    pub cache: Option<PathBuf>,
 }
 
 impl Default for HostSettings {
@@ -55,8 +55,7 @@ impl Default for HostSettings {
             configure_time: Duration::from_secs(5),
             keep_resident: 1 << 20,
             snapshot: true,
-            reused_max: 32,
-            reused_uses: 10_000,
+            cache: None,
         }
     }
 }
@@ -76,6 +75,7 @@ pub struct PluginHost {
     /// As many permits as the pool has memories.
     pub(super) slots: Arc<Semaphore>,
     pub(super) recent: Recent,
+    pub(super) cache: Option<Arc<CodeCache>>,
 }
 
 impl PluginHost {
@@ -91,7 +91,8 @@ impl PluginHost {
         state::add_to_linker(&mut linker).expect("no two of our imports have the same name");
         let epochs = Epochs::start(engine.clone()).map_err(|error| HostError(error.to_string()))?;
         let slots = Arc::new(Semaphore::new(settings.instances as usize));
-        Ok(Arc::new(Self { settings, engine, linker, epochs, slots, recent: Recent::default() }))
+        let cache = settings.cache.as_deref().and_then(|path| open_cache(path, &engine));
+        Ok(Arc::new(Self { settings, engine, linker, epochs, slots, recent: Recent::default(), cache }))
     }
 
     /// Instances that may still be made.
@@ -103,6 +104,20 @@ impl PluginHost {
 impl fmt::Debug for PluginHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PluginHost").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// A cache saves time at the next start; without one, plugins are compiled then.
+fn open_cache(path: &Path, engine: &Engine) -> Option<Arc<CodeCache>> {
+    match CodeCache::open(path, engine) {
+        Ok(cache) => Some(Arc::new(cache)),
+        Err(error) => {
+            tracing::warn!(
+                target: "innkeeper::plugin", %error, directory = %path.display(),
+                "compiled plugins are not kept: their directory cannot be used"
+            );
+            None
+        }
     }
 }
 

@@ -4,20 +4,26 @@
 //! [`PluginFailure`] with a class, and nothing of it reaches the next call.
 
 mod bindings;
+mod cache;
+mod compile;
 mod engine;
 mod epoch;
 mod failure;
 mod instance;
 mod load;
+mod load_error;
 mod loaded;
 mod log;
 mod recent;
+mod signature;
 mod snapshot;
 mod state;
 mod verdict;
 mod wasi;
+mod worker;
+mod world;
 
 pub use engine::{HostError, HostSettings, PluginHost};
 pub use failure::{FailureClass, PluginFailure};
-pub use load::{LoadError, LoadErrorClass};
+pub use load_error::{LoadError, LoadErrorClass};
 pub use loaded::LoadedPlugin;

@@ -23,6 +23,13 @@ pub struct Args {
     /// Put the admin listener here instead of where the policy says.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
+    /// Keep compiled plugins here, a directory of our own, so that the next start need not compile
+    /// them. Default: `innkeeper` in the user's cache directory, or what systemd gives the service.
+    #[arg(long, env = "INNKEEPER_CACHE_DIR", value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Keep no compiled plugins, whatever else says where.
+    #[arg(long)]
+    no_cache: bool,
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.
@@ -31,7 +38,8 @@ pub async fn run(args: Args, log: &Log) -> ExitCode {
         Ok(started) => started,
         Err(error) => return fail(error),
     };
-    let settings = Settings { policy: args.policy, listen: args.listen, admin: args.admin };
+    let cache = if args.no_cache { None } else { args.cache_dir.or_else(default_cache) };
+    let settings = Settings { policy: args.policy, listen: args.listen, admin: args.admin, cache };
     let sidecar = match Sidecar::start(settings, access_log).await {
         Ok(sidecar) => sidecar,
         Err(error) => return fail(error),
@@ -50,6 +58,15 @@ pub async fn run(args: Args, log: &Log) -> ExitCode {
     }
     tracing::info!("drained");
     ExitCode::SUCCESS
+}
+
+/// Where this machine wants caches: what systemd made for the service (`CacheDirectory=`), else the
+/// user's.
+fn default_cache() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    variable("CACHE_DIRECTORY")
+        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("innkeeper")))
+        .or_else(|| Some(variable("HOME")?.join(".cache/innkeeper")))
 }
 
 /// Returns when the process is told to stop.

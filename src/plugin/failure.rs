@@ -98,7 +98,7 @@ impl PluginFailure {
             let class = match stop {
                 HostStop::Deadline(_) => FailureClass::Deadline,
                 HostStop::DirectoryUnavailable(_) => FailureClass::DirectoryUnavailable,
-                HostStop::DirectoryInConfigure => FailureClass::Trap,
+                HostStop::DirectoryInConfigure | HostStop::TooManyLookUps => FailureClass::Trap,
             };
             return Self::new(class, stop.to_string());
         }

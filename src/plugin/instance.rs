@@ -13,6 +13,7 @@ use super::log::PluginLog;
 use super::state::{Asked, Call, HostStop, State, TimeLimit};
 use super::verdict;
 use crate::decision::Decision;
+use crate::policy;
 
 /// What one call may move between the plugin and us, bytes: a decision has a few hundred, all
 /// headers of a large request 64 KiB.
@@ -30,12 +31,12 @@ impl Instance {
     /// Makes an instance that has not been configured.
     pub(super) async fn make(
         pre: &PolicyPre<State>,
+        settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
-        memory_bytes: usize,
         limit: TimeLimit,
         slots: OwnedSemaphorePermit,
     ) -> Result<Self, PluginFailure> {
-        let mut store = make_store(pre.engine(), log, memory_bytes, limit);
+        let mut store = make_store(pre.engine(), settings, log, limit);
         match pre.instantiate_async(&mut store).await {
             Ok(policy) => Ok(Self { store, policy, uses: 0, _slots: slots }),
             Err(error) => Err(PluginFailure::classify(&error, store.data())),
@@ -59,7 +60,7 @@ impl Instance {
     ) -> Result<Decision, PluginFailure> {
         self.uses += 1;
         let state = self.store.data_mut();
-        state.call = Call { limit, asked: Some(asked) };
+        state.call = Call::new(limit, Some(asked));
         state.memory.forget_refusal();
         self.store.set_epoch_deadline(1);
         let answered = self.policy.call_resolve(&mut self.store, Resource::new_borrow(0)).await;
@@ -76,12 +77,11 @@ impl Instance {
 /// deadline.
 pub(super) fn make_store(
     engine: &Engine,
+    settings: &Arc<policy::Plugin>,
     log: &Arc<PluginLog>,
-    memory_bytes: usize,
     limit: TimeLimit,
 ) -> Store<State> {
-    let call = Call { limit, asked: None };
-    let mut store = Store::new(engine, State::new(log, memory_bytes, call));
+    let mut store = Store::new(engine, State::new(settings, log, limit));
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
     store.set_epoch_deadline(1);

@@ -83,7 +83,7 @@ impl LoadedPlugin {
         parts: Parts,
         ready: Vec<Instance>,
     ) -> Self {
-        let turns = Semaphore::new(host.settings.reused_max as usize);
+        let turns = Semaphore::new(settings.reuse.size.get() as usize);
         let reused = Reused { turns, idle: Mutex::new(ready) };
         let breaker = Breaker::new(settings.breaker, Instant::now());
         Self {
@@ -222,7 +222,7 @@ impl LoadedPlugin {
         let answer = timeout_at(limit.deadline.into(), answer).await;
         let answer = answer.unwrap_or_else(|_| Err(PluginFailure::deadline(self.time())));
         // Whatever state a failure left behind is not for the next request.
-        if answer.is_ok() && instance.uses < self.host.settings.reused_uses {
+        if answer.is_ok() && instance.uses < self.settings.reuse.uses.get() {
             self.idle().push(instance);
         }
         answer
@@ -235,8 +235,7 @@ impl LoadedPlugin {
     }
 
     async fn make(&self, slots: OwnedSemaphorePermit, limit: TimeLimit) -> Result<Instance, PluginFailure> {
-        let memory = self.settings.limits.memory;
-        let mut instance = Instance::make(&self.parts.pre, &self.log, memory, limit, slots).await?;
+        let mut instance = Instance::make(&self.parts.pre, &self.settings, &self.log, limit, slots).await?;
         if !self.parts.configured {
             instance.configure(&self.settings.config).await.map_err(|failure| match failure.class {
                 FailureClass::Guest => PluginFailure::new(FailureClass::Configure, failure.message),

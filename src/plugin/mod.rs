@@ -5,17 +5,21 @@
 
 mod bindings;
 mod breaker;
+mod cache;
+mod compile;
 mod engine;
 mod epoch;
 mod failure;
 mod instance;
 mod live;
 mod load;
+mod load_error;
 mod loaded;
 mod log;
 mod recent;
 mod recording;
 mod replay;
+mod signature;
 mod snapshot;
 mod state;
 mod tally;
@@ -23,12 +27,15 @@ mod trace;
 mod trial;
 mod verdict;
 mod wasi;
+mod worker;
+mod world;
 
 pub use breaker::BreakerState;
 pub use engine::{HostError, HostSettings, PluginHost};
 pub use failure::{FailureClass, PluginFailure};
 pub use live::LiveVersions;
-pub use load::{LoadError, LoadErrorClass, version_of};
+pub use load::version_of;
+pub use load_error::{LoadError, LoadErrorClass};
 pub use loaded::{Answer, LoadedPlugin};
 pub use recording::{Keep, Recorder, Recording};
 pub use replay::Replayed;

@@ -8,15 +8,20 @@ use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::Policy;
-use super::bindings::innkeeper::policy::{directory, log, types};
+use super::bindings::innkeeper::policy::{directory, kv, log, types};
 use super::log::PluginLog;
 use super::trace::{Part, Trace};
 use super::wasi;
 use crate::decision::{DirectoryUnavailable, FindTenant, RequestHead};
+use crate::policy;
 use crate::tenant::TenantId;
 
 /// Handles that one instance may hold. They live in our memory, not in the plugin's.
 const MAX_RESOURCES: usize = 1024;
+
+/// Look-ups in the directory during one call. An honest plugin makes one or two; each may cost the
+/// database a query.
+const MAX_LOOK_UPS: u32 = 16;
 
 /// Entries of one table of function references, and tables, memories and core modules of one
 /// component. Python's runtime, the largest known, has 38 core modules.
@@ -32,6 +37,8 @@ pub(super) enum HostStop {
     DirectoryUnavailable(DirectoryUnavailable),
     #[error("directory.find cannot be called in configure: there is no request yet")]
     DirectoryInConfigure,
+    #[error("it called directory.find more than {MAX_LOOK_UPS} times for one request")]
+    TooManyLookUps,
 }
 
 /// The request that the guest's handle stands for. The handle carries nothing: an instance serves
@@ -43,6 +50,7 @@ pub struct RequestView;
 pub(super) struct State {
     pub(super) memory: MemoryLimit,
     pub(super) call: Call,
+    settings: Arc<policy::Plugin>,
     log: Arc<PluginLog>,
     resources: ResourceTable,
     /// Made when the guest first asks for it; most never do, and it costs a random generator.
@@ -53,6 +61,13 @@ pub(super) struct State {
 pub(super) struct Call {
     pub(super) limit: TimeLimit,
     pub(super) asked: Option<Asked>,
+    look_ups: u32,
+}
+
+impl Call {
+    pub(super) fn new(limit: TimeLimit, asked: Option<Asked>) -> Self {
+        Self { limit, asked, look_ups: 0 }
+    }
 }
 
 /// When a call must have ended, and the limit that this follows from.
@@ -77,10 +92,17 @@ pub(super) struct Asked {
 }
 
 impl State {
-    pub(super) fn new(log: &Arc<PluginLog>, memory_bytes: usize, call: Call) -> Self {
+    pub(super) fn new(settings: &Arc<policy::Plugin>, log: &Arc<PluginLog>, limit: TimeLimit) -> Self {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(MAX_RESOURCES);
-        Self { memory: MemoryLimit::new(memory_bytes), call, log: Arc::clone(log), resources, wasi: None }
+        Self {
+            memory: MemoryLimit::new(settings.limits.memory),
+            call: Call::new(limit, None),
+            settings: Arc::clone(settings),
+            log: Arc::clone(log),
+            resources,
+            wasi: None,
+        }
     }
 
     /// Whether the guest holds anything that lives outside its own memory.
@@ -147,7 +169,11 @@ impl types::HostRequest for State {
         Ok(self.read(|| Part::Peer)?.peer.to_string())
     }
 
+    /// Whether there are claims is not for a plugin to know that was not granted them.
     fn claims(&mut self, _: Resource<RequestView>) -> wasmtime::Result<Option<String>> {
+        if !self.settings.capabilities.grant(policy::Capability::Claims) {
+            return Ok(None);
+        }
         Ok(self.read(|| Part::Claims)?.claims.as_deref().map(Into::into))
     }
 
@@ -178,6 +204,10 @@ impl directory::Host for State {
         let Some(asked) = &self.call.asked else {
             return Err(HostStop::DirectoryInConfigure.into());
         };
+        self.call.look_ups += 1;
+        if self.call.look_ups > MAX_LOOK_UPS {
+            return Err(HostStop::TooManyLookUps.into());
+        }
         // What cannot be a tenant's id surely is none.
         let Ok(id) = key.parse::<TenantId>() else { return Ok(None) };
         let (directory, trace) = (Arc::clone(&asked.directory), asked.trace.clone());
@@ -186,6 +216,12 @@ impl directory::Host for State {
             trace.found(&id, found.as_ref().map(|tenant| &tenant.schema));
         }
         Ok(found.map(|tenant| (tenant.id.as_str().into(), tenant.schema.as_str().into())))
+    }
+}
+
+impl kv::Host for State {
+    fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
+        Ok(self.settings.kv.get(&key).cloned())
     }
 }
 
@@ -204,7 +240,7 @@ pub(super) struct MemoryLimit {
 }
 
 impl MemoryLimit {
-    fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self { limit, used: 0, exceeded: None }
     }
 

@@ -1,6 +1,7 @@
 //! Plugins that are good, and plugins that do their worst: each ends in a classified outcome.
 
 use std::future::pending;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use innkeeper::decision::{Decision, DirectoryUnavailable, FindTenant, Lookup, Re
 use innkeeper::plugin::{
     FailureClass, HostSettings, LoadError, LoadErrorClass, LoadedPlugin, PluginFailure, PluginHost,
 };
-use innkeeper::policy::{Instances, Plugin, PluginLimits};
+use innkeeper::policy::{Instances, Plugin, PluginLimits, Reuse};
 use innkeeper::tenant::{Tenant, TenantId, TenantState};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -38,7 +39,7 @@ pub(crate) fn guest(name: &str) -> Vec<u8> {
     } else {
         resolve.select_world(&[package], Some("policy")).unwrap()
     };
-    embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8).unwrap();
+    embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8, false).unwrap();
     ComponentEncoder::default().validate(true).module(&wasm).unwrap().encode().unwrap()
 }
 
@@ -275,8 +276,9 @@ async fn what_a_request_wrote_the_next_one_cannot_see() {
 
 #[tokio::test]
 async fn a_reused_instance_remembers_until_it_is_replaced() {
-    let host = host_with(|settings| settings.reused_uses = 3);
-    let counter = load(&host, reused("counter")).await.unwrap();
+    let host = host();
+    let reuse = Reuse { uses: NonZeroU32::new(3).unwrap(), ..Reuse::default() };
+    let counter = load(&host, Plugin { reuse, ..reused("counter") }).await.unwrap();
     let mut seen = Vec::new();
     for _ in 0..7 {
         seen.push(tenant(ask(&counter).await));

@@ -1,10 +1,10 @@
 //! `innkeeper plugin`: commands for plugin authors.
 
 pub mod build;
-mod componentize;
+mod contract;
+mod language;
 pub mod record;
 pub mod test;
-mod toolchain;
 
 use std::process::ExitCode;
 
@@ -20,7 +20,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Build a plugin from its Rust crate, and write the component and its hash.
+    /// Build a plugin's project, and write the component and its hash.
     Build(build::BuildArgs),
     /// Record what a plugin decides on live traffic, as cases for `innkeeper plugin test`.
     Record(record::RecordArgs),

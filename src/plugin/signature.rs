@@ -1,0 +1,89 @@
+//! Who made a plugin: an Ed25519 signature over its file, by a key that the policy trusts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use ed25519_dalek::{SIGNATURE_LENGTH, Signature};
+use tokio::fs::File;
+use tokio::io::AsyncReadExt as _;
+
+use super::load_error::{LoadError, LoadErrorClass};
+use super::worker::off_the_workers;
+use crate::policy;
+
+/// The largest file that can hold a signature, bytes: 64, or 88 in base64, and generous white space.
+const MAX_FILE_BYTES: u64 = 1024;
+
+/// Refuses a file that no trusted key has signed.
+pub(super) async fn verify(trusted: &policy::Signature, wasm: &Arc<[u8]>) -> Result<(), LoadError> {
+    let invalid = |message: String| LoadError::new(LoadErrorClass::SignatureInvalid, message);
+    let path = trusted.path.display();
+    let bytes = read(&trusted.path).await.map_err(|error| {
+        invalid(format!(
+            "the signature cannot be read from `{path}`: {error}; make it with `innkeeper plugin sign`"
+        ))
+    })?;
+    let signature = parse(&bytes).map_err(|why| invalid(format!("`{path}` is not a signature: {why}")))?;
+    let (keys, wasm) = (trusted.keys.clone(), Arc::clone(wasm));
+    let signed =
+        off_the_workers(move || keys.iter().any(|key| key.verify_strict(&wasm, &signature).is_ok())).await;
+    match signed {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(invalid(format!(
+            "none of the {} trusted keys made the signature in `{path}` for this file: the file was changed \
+             after it was signed, or another key signed it",
+            trusted.keys.len()
+        ))),
+        Err(panicked) => Err(invalid(format!("the signature cannot be checked: {panicked}"))),
+    }
+}
+
+async fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path).await?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).await?;
+    Ok(bytes)
+}
+
+/// 64 raw bytes, or the same in base64.
+fn parse(bytes: &[u8]) -> Result<Signature, String> {
+    if let Ok(raw) = <[u8; SIGNATURE_LENGTH]>::try_from(bytes) {
+        return Ok(Signature::from_bytes(&raw));
+    }
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(format!("it has more than {MAX_FILE_BYTES} bytes"));
+    }
+    let text: Vec<u8> = bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let decoded = BASE64.decode(text).map_err(|_| {
+        format!("it has {} bytes, neither {SIGNATURE_LENGTH} raw ones nor base64", bytes.len())
+    })?;
+    let raw = <[u8; SIGNATURE_LENGTH]>::try_from(decoded)
+        .map_err(|other| format!("a signature has {SIGNATURE_LENGTH} bytes, this one has {}", other.len()))?;
+    Ok(Signature::from_bytes(&raw))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_64_bytes_raw_or_in_base64() {
+        let raw = [7; 64];
+        let wanted = Signature::from_bytes(&raw);
+        let base64 = BASE64.encode(raw);
+        let (one, two) = base64.split_at(40);
+        for good in [&raw[..], base64.as_bytes(), format!(" {one}\r\n{two}\n").as_bytes()] {
+            assert_eq!(parse(good).unwrap(), wanted);
+        }
+        for (bad, why) in [
+            (&b""[..], "has 0"),
+            (&raw[..63], "63 bytes, neither"),
+            (BASE64.encode([7; 63]).as_bytes(), "this one has 63"),
+            (&[b'A'; 2000], "more than 1024"),
+        ] {
+            let error = parse(bad).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}

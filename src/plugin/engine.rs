@@ -13,6 +13,7 @@ use super::cache::CodeCache;
 use super::epoch::Epochs;
 use super::live::{LiveVersions, Lives};
 use super::recent::Recent;
+use super::signature::Signatures;
 use super::state::{self, State};
 
 /// Core modules, and as many memories and tables, that one component may consist of. Python's
@@ -77,6 +78,7 @@ pub struct PluginHost {
     pub(super) slots: Arc<Semaphore>,
     pub(super) recent: Recent,
     pub(super) lives: Lives,
+    pub(super) signatures: Signatures,
     pub(super) cache: Option<Arc<CodeCache>>,
 }
 
@@ -102,6 +104,7 @@ impl PluginHost {
             slots,
             recent: Recent::default(),
             lives: Lives::default(),
+            signatures: Signatures::default(),
             cache,
         }))
     }

@@ -221,6 +221,9 @@ impl directory::Host for State {
 
 impl kv::Host for State {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
+        if let Some(trace) = self.call.asked.as_ref().and_then(|asked| asked.trace.as_ref()) {
+            trace.read(Part::Entry(key.clone()));
+        }
         Ok(self.settings.kv.get(&key).cloned())
     }
 }

@@ -10,7 +10,7 @@ use crate::tenant::{TenantId, TenantSchema};
 /// asks for everything it can think of is not worth the memory.
 const MAX_BYTES: usize = 16 << 10;
 
-/// A part of a request.
+/// A part of a request, or of what the policy gives the plugin.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The method.
@@ -31,6 +31,8 @@ pub enum Part {
     Peer,
     /// The verified claims.
     Claims,
+    /// An entry of the plugin's table; it need not be there.
+    Entry(String),
 }
 
 impl fmt::Display for Part {
@@ -45,6 +47,7 @@ impl fmt::Display for Part {
             Self::AllHeaders => f.write_str("all headers"),
             Self::Peer => f.write_str("peer"),
             Self::Claims => f.write_str("claims"),
+            Self::Entry(key) => write!(f, "kv {key}"),
         }
     }
 }
@@ -90,7 +93,8 @@ impl Trace {
         if reads.parts.contains(&part) {
             return;
         }
-        let bytes = size_of::<Part>() + if let Part::Header(name) = &part { name.len() } else { 0 };
+        let name = if let Part::Header(name) | Part::Entry(name) = &part { name.len() } else { 0 };
+        let bytes = size_of::<Part>() + name;
         if reads.make_room(bytes) {
             reads.parts.insert(part);
         }

@@ -2,6 +2,7 @@
 //! as neither version nor rules change.
 
 use std::future::ready;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Snapshot;
@@ -9,7 +10,7 @@ use super::active::ActivePlugin;
 use super::build::Builder;
 use super::history::{PluginFile, Served};
 use crate::plugin::{LoadedPlugin, Trial, Watchers};
-use crate::policy::{Plugin, Shadow};
+use crate::policy::{Plugin, Shadow, Signature};
 
 impl Builder {
     /// Has the plugins of `next` watched as those of `current` are, and begins the trials that its
@@ -64,12 +65,27 @@ impl Builder {
         rules: &Shadow,
         file: PluginFile,
     ) -> impl Future<Output = Result<LoadedPlugin, String>> + Send + 'static {
-        let candidate =
-            Plugin { path: rules.path.clone(), sha256: rules.sha256, shadow: None, ..settings.clone() };
+        let candidate = Plugin {
+            path: rules.path.clone(),
+            sha256: rules.sha256,
+            signature: settings
+                .signature
+                .clone()
+                .map(|trusted| Signature { path: beside(&rules.path), ..trusted }),
+            shadow: None,
+            ..settings.clone()
+        };
         let host = Arc::clone(&self.host);
         async move {
             let loaded = host.load(Arc::new(candidate), &file.bytes).await;
             loaded.map_err(|error| format!("cannot be run: {error}"))
         }
     }
+}
+
+/// Where a candidate's signature is: beside it, as a plugin's is by default.
+fn beside(candidate: &Path) -> PathBuf {
+    let mut path = candidate.as_os_str().to_owned();
+    path.push(".sig");
+    path.into()
 }

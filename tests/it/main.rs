@@ -25,4 +25,5 @@ mod support;
 mod torture;
 mod torture_gateway;
 mod trial;
+mod trial_traffic;
 mod walk;

@@ -157,6 +157,11 @@ impl Call<'_> {
         self.header("x-tenant-id", id)
     }
 
+    pub fn method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
+    }
+
     pub fn host(mut self, host: &str) -> Self {
         self.headers.insert(HOST, HeaderValue::from_str(host).unwrap());
         self

@@ -26,4 +26,5 @@ mod world;
 pub use engine::{HostError, HostSettings, PluginHost};
 pub use failure::{FailureClass, PluginFailure};
 pub use load_error::{LoadError, LoadErrorClass};
-pub use loaded::LoadedPlugin;
+pub use loaded::{LoadedPlugin, MemoryUse};
+pub use world::{Access, access};

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::python::interpreter_with;
-use super::{BuildArgs, BuildError, Compiled, componentize, on_path, progress, read, run_compiler, scratch};
+use super::{BuildArgs, BuildError, Compiled, componentize, on_path, read, run_compiler, scratch};
 use crate::cli::plugin::contract::Contract;
 use crate::cli::plugin::language::sources;
+use crate::cli::progress;
 
 /// Where a project finds the contract in C; written anew by each build.
 const BINDINGS: &str = "bindings";
@@ -30,7 +31,7 @@ pub(super) fn compile(args: &BuildArgs) -> Result<Compiled, BuildError> {
     let bindings = write_bindings(&mut contract, dir)?;
     written.extend(sources(&bindings, "c"));
     let compiler = Compiler::find(dir).ok_or_else(|| BuildError::NoToolchain(INSTALL.into()))?;
-    progress(&format!("{} compiles {} files", compiler.name, written.len()));
+    progress(format_args!("{} compiles {} files", compiler.name, written.len()));
     let scratch = scratch()?;
     let module_path = scratch.path().join("plugin.wasm");
     let mut command = compiler.command();

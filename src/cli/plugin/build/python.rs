@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{
-    BuildArgs, BuildError, Compiled, contract_directory, on_path, progress, read, run_compiler, scratch};
+use super::{BuildArgs, BuildError, Compiled, contract_directory, on_path, read, run_compiler, scratch};
 use crate::cli::plugin::contract;
 use crate::cli::plugin::language::sources;
+use crate::cli::progress;
 
 /// The module that a project should have; another one serves if it is the only one.
 const MODULE: &str = "plugin";

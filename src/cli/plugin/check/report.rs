@@ -87,7 +87,9 @@ fn describe_surface(surface: &Surface, text: &mut Table) {
 }
 
 fn describe_cost(measured: &Measured, text: &mut Table) {
-    text.row("load", format!("{} to compile, configure and copy it", micros(measured.load_us)));
+    let work =
+        if measured.not_copied.is_none() { "compile, configure and copy" } else { "compile and configure" };
+    text.row("load", format!("{} to {work} it", micros(measured.load_us)));
     text.row(
         "memory",
         format!(

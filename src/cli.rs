@@ -38,7 +38,7 @@ enum Command {
     Explain(explain::Args),
     /// Start a private PostgreSQL, some tenants, a legacy application and a gateway before them.
     Demo(demo::Args),
-    /// Build and test plugins.
+    /// Begin, build, check, test and sign plugins.
     Plugin(plugin::Args),
     /// Print the JSON Schema of the policy, for editors.
     Schema,
@@ -81,12 +81,6 @@ pub enum OutputFormat {
 #[expect(clippy::print_stdout, reason = "the result of a command")]
 pub(crate) fn print(text: &str) {
     println!("{}", text.trim_end());
-}
-
-/// Tells what takes so long.
-#[expect(clippy::print_stderr, reason = "the progress of a command")]
-pub(crate) fn progress(what: impl std::fmt::Display) {
-    eprintln!("{what}");
 }
 
 /// Tells why a command failed, and its exit status.

@@ -114,11 +114,6 @@ impl PluginHost {
         self.lives.count()
     }
 
-    /// The largest `limits.memory` that a plugin may be given, bytes.
-    pub fn memory_max(&self) -> usize {
-        self.settings.memory_max
-    }
-
     /// Instances that may still be made.
     pub fn free_instances(&self) -> usize {
         self.slots.available_permits()

@@ -9,6 +9,7 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 
 use super::bindings::{Policy, PolicyPre};
 use super::failure::{FailureClass, PluginFailure};
+use super::loaded::MemoryUse;
 use super::log::PluginLog;
 use super::state::{Asked, Call, HostStop, State, TimeLimit};
 use super::verdict;
@@ -24,6 +25,7 @@ pub(super) struct Instance {
     store: Store<State>,
     policy: Policy,
     pub(super) uses: u32,
+    memory_at_start: usize,
     _slots: OwnedSemaphorePermit,
 }
 
@@ -38,7 +40,10 @@ impl Instance {
     ) -> Result<Self, PluginFailure> {
         let mut store = make_store(pre.engine(), settings, log, limit);
         match pre.instantiate_async(&mut store).await {
-            Ok(policy) => Ok(Self { store, policy, uses: 0, _slots: slots }),
+            Ok(policy) => {
+                let memory_at_start = store.data().memory.used();
+                Ok(Self { store, policy, uses: 0, memory_at_start, _slots: slots })
+            }
             Err(error) => Err(PluginFailure::classify(&error, store.data())),
         }
     }
@@ -50,6 +55,11 @@ impl Instance {
             Ok(Err(message)) => Err(PluginFailure::new(FailureClass::Guest, message)),
             Err(error) => Err(PluginFailure::classify(&error, self.store.data())),
         }
+    }
+
+    /// What it takes of memory by now.
+    pub(super) fn memory(&self) -> MemoryUse {
+        MemoryUse { at_start: self.memory_at_start, configured: self.store.data().memory.used() }
     }
 
     /// Asks the plugin about a request.

@@ -62,20 +62,26 @@ impl PluginHost {
     ) -> Result<(Parts, Vec<Instance>), LoadError> {
         let slots = self.slots_for(&pre)?;
         let tried = self.try_configure(&pre, settings, log, slots).await?;
+        let memory = tried.memory();
+        let parts = |pre, configured| Parts { pre, configured, slots, memory, not_copied: None };
         if settings.instances == policy::Instances::Reused {
-            return Ok((Parts { pre, configured: false, slots }, vec![tried]));
+            return Ok((parts(pre, false), vec![tried]));
         }
         drop(tried);
+        let mut not_copied = None;
         if let Some(wasm) = wasm.filter(|_| self.settings.snapshot) {
             match snapshot::configured(self, settings, log, wasm, slots).await {
-                Ok(pre) => return Ok((Parts { pre, configured: true, slots }, Vec::new())),
-                Err(why) => tracing::debug!(
-                    target: "innkeeper::plugin", plugin = &*settings.name,
-                    "configure runs again for each instance: {why}"
-                ),
+                Ok(pre) => return Ok((parts(pre, true), Vec::new())),
+                Err(why) => {
+                    tracing::debug!(
+                        target: "innkeeper::plugin", plugin = &*settings.name,
+                        "configure runs again for each instance: {why}"
+                    );
+                    not_copied = Some(why.into());
+                }
             }
         }
-        Ok((Parts { pre, configured: false, slots }, Vec::new()))
+        Ok((Parts { not_copied, ..parts(pre, false) }, Vec::new()))
     }
 
     fn check_file(&self, settings: &policy::Plugin, wasm: &[u8]) -> Result<Arc<str>, LoadError> {

@@ -65,6 +65,19 @@ pub(super) struct Parts {
     pub(super) configured: bool,
     /// Slots of the pool that an instance takes.
     pub(super) slots: u32,
+    /// What an instance took when it was tried.
+    pub(super) memory: MemoryUse,
+    /// Why the configured memory is not copied, where that was tried.
+    pub(super) not_copied: Option<Arc<str>>,
+}
+
+/// Linear memory of one instance, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// As it starts.
+    pub at_start: usize,
+    /// Once it is configured.
+    pub configured: usize,
 }
 
 /// Instances that wait for their next request.
@@ -118,6 +131,24 @@ impl LoadedPlugin {
     /// Whether fresh instances start from the memory that `configure` left behind.
     pub fn starts_configured(&self) -> bool {
         self.parts.configured
+    }
+
+    /// Why `configure` runs again for each fresh instance, where copying its memory was tried in vain.
+    pub fn not_copied(&self) -> Option<&str> {
+        self.parts.not_copied.as_deref()
+    }
+
+    /// What the first instance took of memory.
+    pub fn memory(&self) -> MemoryUse {
+        self.parts.memory
+    }
+
+    /// The same version with its instances kept in another way, to compare what calls cost.
+    #[must_use]
+    pub fn kept(&self, instances: Instances) -> Self {
+        let settings = policy::Plugin { instances, ..policy::Plugin::clone(&self.settings) };
+        let (host, version, log) = (Arc::clone(&self.host), Arc::clone(&self.version), Arc::clone(&self.log));
+        Self::new(host, Arc::new(settings), version, log, self.parts.clone(), Vec::new())
     }
 
     /// Whether this is what loading `wasm` under `settings` would make, so that a reload can keep it.

@@ -247,6 +247,11 @@ impl MemoryLimit {
         Self { limit, used: 0, exceeded: None }
     }
 
+    /// What the memories have together, bytes.
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
     /// What the instance was refused. It sees a failed growth, as the standard has it; most then
     /// abort, and the abort alone would hide the cause.
     pub(super) fn exceeded(&self) -> Option<&str> {

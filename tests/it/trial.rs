@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use innkeeper::cli::OutputFormat;
+use innkeeper::cli::plugin::SettingsArgs;
 use innkeeper::cli::plugin::test::{TestArgs, test};
 
 use crate::plugins::{guest, root};
@@ -26,9 +27,7 @@ impl Desk {
         TestArgs {
             file: plugin,
             cases: cases.map(|(index, text)| self.file(&format!("cases-{index}.yaml"), text)).collect(),
-            config: None,
-            policy: None,
-            plugin: None,
+            settings: SettingsArgs::default(),
             format: OutputFormat::Human,
         }
     }
@@ -182,14 +181,18 @@ routes: [ { name: all, tenant: { first: [ { plugin: keys } ] }, forward: app } ]
     let cases =
         "cases: [ { name: the key, request: { headers: { x-api-key: k } }, expect: { tenant: acme } } ]";
     let args = desk.args(legacy_keys(), &[cases]);
-    let lent = TestArgs { policy: Some(policy), plugin: Some("keys".into()), ..args.clone() };
-    assert!(test(&lent).await.unwrap().is_ok());
-    let unknown = TestArgs { plugin: Some("kays".into()), ..lent };
+    let lent = |plugin: &str| {
+        let settings = SettingsArgs { config: None, policy: Some(policy.clone()), plugin: Some(plugin.into()) };
+        TestArgs { settings, ..args.clone() }
+    };
+    assert!(test(&lent("keys")).await.unwrap().is_ok());
+    let unknown = lent("kays");
     assert!(test(&unknown).await.unwrap_err().contains("it has `keys`"));
     // Without a policy nobody knows the key; with an argument it is known again.
     assert!(!test(&args).await.unwrap().is_ok());
     let config = Some(serde_json::json!({ "keys": { "k": "acme" } }));
-    assert!(test(&TestArgs { config, ..args }).await.unwrap().is_ok());
+    let settings = SettingsArgs { config, ..SettingsArgs::default() };
+    assert!(test(&TestArgs { settings, ..args }).await.unwrap().is_ok());
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use http::Method;
 use innkeeper::cli::OutputFormat;
+use innkeeper::cli::plugin::SettingsArgs;
 use innkeeper::cli::plugin::record::{RecordArgs, RecordError, record};
 use innkeeper::cli::plugin::test::{TestArgs, Tested, test};
 use serde_json::{Value, json};
@@ -263,9 +264,11 @@ async fn replay(stage: &Stage, cases: &str, component: PathBuf) -> Tested {
     let args = TestArgs {
         file: component,
         cases: vec![file],
-        config: None,
-        policy: Some(stage.gateway.path_of("policy.yaml")),
-        plugin: Some("p".into()),
+        settings: SettingsArgs {
+            config: None,
+            policy: Some(stage.gateway.path_of("policy.yaml")),
+            plugin: Some("p".into()),
+        },
         format: OutputFormat::Human,
     };
     test(&args).await.unwrap_or_else(|error| panic!("{error}\n{cases}"))

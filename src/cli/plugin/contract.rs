@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use wit_bindgen_core::Files;
 use wit_bindgen_core::wit_parser::{Resolve, WorldId};
-use wit_component::{StringEncoding, embed_component_metadata};
 
 /// The text that the host's own bindings are generated from.
 pub(super) const TEXT: &str = include_str!("../../../wit/policy.wit");
@@ -52,22 +51,18 @@ impl Contract {
         }
     }
 
-    /// Header and source that let C speak the contract, by file name.
+    /// What lets C speak the contract, by file name: a header, a source, and an object that tells
+    /// which world the module is for.
     pub(super) fn in_c(&mut self) -> Files {
-        // What the object file would tell the linker, `describe` writes into the module itself.
-        let options = wit_bindgen_c::Opts { no_object_file: true, ..Default::default() };
+        // A request's handle is given back by the generated code: who forgets it fails every call.
+        let options =
+            wit_bindgen_c::Opts { autodrop_borrows: wit_bindgen_c::Enabled::Yes, ..Default::default() };
         let mut files = Files::default();
         options
             .build()
             .generate(&mut self.resolve, self.world, &mut files)
             .expect("the contract uses nothing that C cannot say");
         files
-    }
-
-    /// Writes into a module which world it was compiled for.
-    pub(super) fn describe(&self, module: &mut Vec<u8>) -> Result<(), String> {
-        embed_component_metadata(module, &self.resolve, self.world, StringEncoding::UTF8, false)
-            .map_err(|error| format!("{error:#}"))
     }
 }
 
@@ -111,9 +106,9 @@ mod tests {
     }
 
     #[test]
-    fn c_gets_a_header_and_a_source() {
+    fn c_gets_a_header_a_source_and_an_object() {
         let files = Contract::current().in_c();
         let names: Vec<&str> = files.iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["policy.c", "policy.h"]);
+        assert_eq!(names, ["policy.c", "policy.h", "policy_component_type.o"]);
     }
 }

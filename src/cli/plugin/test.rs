@@ -1,16 +1,17 @@
 //! `innkeeper plugin test`: runs cases against a plugin, and shows what it decides differently.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::SettingsArgs;
 use crate::cli::{OutputFormat, fail, print, progress};
 use crate::plugin::{HostSettings, LoadedPlugin, PluginHost, Replayed};
-use crate::policy::{Case, Cases, Diagnostics, Difference, Instances, Plugin, Policy};
+use crate::policy::{Case, Cases, Diagnostics, Difference, Instances, Plugin};
 use crate::surroundings::ProcessSurroundings;
 
 /// Time for one case. A test is about what a plugin decides, not about how fast this machine is.
@@ -28,15 +29,9 @@ pub struct TestArgs {
     /// Files of cases, written by hand or by `innkeeper plugin record`
     #[arg(required = true, value_name = "CASES")]
     pub cases: Vec<PathBuf>,
-    /// What the plugin is configured with, in place of what the cases say: JSON, or @FILE
-    #[arg(long, value_name = "JSON", value_parser = parse_config)]
-    pub config: Option<Value>,
-    /// Take configuration, table, limits and capabilities from this policy
-    #[arg(long, value_name = "POLICY", requires = "plugin")]
-    pub policy: Option<PathBuf>,
-    /// The plugin's name in the policy
-    #[arg(long, value_name = "NAME", requires = "policy")]
-    pub plugin: Option<String>,
+    /// How it is run; a configuration given here stands in place of the one in the cases
+    #[command(flatten)]
+    pub settings: SettingsArgs,
     /// How the result is shown
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: OutputFormat,
@@ -131,7 +126,7 @@ pub async fn test(args: &TestArgs) -> Result<Tested, String> {
     let files = read_cases(&args.cases)?;
     let wasm = std::fs::read(&args.file).map_err(|error| format!("{}: {error}", args.file.display()))?;
     let host = PluginHost::new(HostSettings::default()).map_err(|error| error.to_string())?;
-    let settings = settings(args, &host)?;
+    let settings = settings(args)?;
     if wasm.len() > LARGE_BYTES {
         progress(format_args!("compiling {} ({} MiB)", args.file.display(), wasm.len() >> 20));
     }
@@ -159,23 +154,8 @@ fn read_cases(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Cases)>, String> {
     if findings.is_empty() { Ok(read) } else { Err(format!("the cases cannot be used\n{findings}")) }
 }
 
-/// The plugin as the policy has it, or with every default.
-fn settings(args: &TestArgs, host: &PluginHost) -> Result<Plugin, String> {
-    let (Some(path), Some(name)) = (&args.policy, &args.plugin) else {
-        let name = args.file.file_stem().unwrap_or_default().to_string_lossy();
-        let mut settings = Plugin::new(&*name, &args.file);
-        // Whether it fits into less is for its policy to say.
-        settings.limits.memory = host.memory_max();
-        settings.limits.time = TIME;
-        return Ok(settings);
-    };
-    let (policy, _) = Policy::parse(path, &ProcessSurroundings).map_err(|error| error.to_string())?;
-    let Some(written) = policy.plugins.get(name.as_str()) else {
-        let known: Vec<&str> = policy.plugins.keys().map(AsRef::as_ref).collect();
-        let known = if known.is_empty() { "none".into() } else { format!("`{}`", known.join("`, `")) };
-        return Err(format!("{} has no plugin `{name}`; it has {known}", path.display()));
-    };
-    let mut settings = Plugin::clone(written);
+fn settings(args: &TestArgs) -> Result<Plugin, String> {
+    let mut settings = args.settings.settings(&args.file)?;
     settings.limits.time = settings.limits.time.max(TIME);
     // A case is answered by itself, whatever another one left behind.
     settings.instances = Instances::PerRequest;
@@ -193,7 +173,7 @@ async fn load(
     wasm: &[u8],
 ) -> Result<LoadedPlugin, String> {
     let mut settings = settings.clone();
-    if let Some(config) = args.config.as_ref().or(cases.config.as_ref()) {
+    if let Some(config) = cases.config.as_ref().filter(|_| args.settings.config.is_none()) {
         settings.config = config.to_string();
     }
     if !cases.kv.is_empty() {
@@ -235,12 +215,4 @@ fn compared(difference: &Difference) -> String {
 fn read(replayed: &Replayed) -> Vec<String> {
     let tenants = replayed.reads.tenants.keys().map(|id| format!("directory {id}"));
     replayed.reads.parts.iter().map(ToString::to_string).chain(tenants).collect()
-}
-
-fn parse_config(text: &str) -> Result<Value, String> {
-    let json = match text.strip_prefix('@') {
-        Some(path) => std::fs::read_to_string(Path::new(path)).map_err(|error| format!("{path}: {error}"))?,
-        None => text.to_owned(),
-    };
-    serde_json::from_str(&json).map_err(|error| format!("it is not JSON: {error}"))
 }

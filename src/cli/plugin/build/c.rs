@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::python::interpreter_with;
-use super::{BuildArgs, BuildError, Compiled, componentize, on_path, progress, read, run_compiler, scratch};
+use super::{BuildArgs, BuildError, Compiled, componentize, on_path, read, run_compiler, scratch};
 use crate::cli::plugin::contract::Contract;
 use crate::cli::plugin::language::sources;
+use crate::cli::progress;
 
 /// Where a project finds the contract in C; written anew by each build.
 const BINDINGS: &str = "bindings";
@@ -29,25 +29,26 @@ pub(super) fn compile(args: &BuildArgs) -> Result<Compiled, BuildError> {
     let mut contract = Contract::of_project(dir).map_err(BuildError::NotAPlugin)?;
     let bindings = write_bindings(&mut contract, dir)?;
     written.extend(sources(&bindings, "c"));
+    let described = sources(&bindings, "o");
     let compiler = Compiler::find(dir).ok_or_else(|| BuildError::NoToolchain(INSTALL.into()))?;
-    progress(&format!("{} compiles {} files", compiler.name, written.len()));
+    progress(format_args!("{} compiles {} files", compiler.name, written.len()));
     let scratch = scratch()?;
     let module_path = scratch.path().join("plugin.wasm");
     let mut command = compiler.command();
     // Without a `main`: a library that is called.
     command.args(["--target=wasm32-wasi", "-mexec-model=reactor", "-Os", "-Wall", "-Wextra"]);
     command.args([format!("-Wl,-z,stack-size={}", args.stack_size).as_str(), "-Wl,--strip-all"]);
-    command.arg("-I").arg(&bindings).args(&written).arg("-o").arg(&module_path).args(&args.compiler);
+    command
+        .arg("-I")
+        .arg(&bindings)
+        .args(&written)
+        .args(&described)
+        .arg("-o")
+        .arg(&module_path)
+        .args(&args.compiler);
     run_compiler(&mut command, &compiler.name, dir)?;
-    let mut module = read(&module_path)?;
-    let component = contract
-        .describe(&mut module)
-        .map_err(|error| format!("the module cannot become a component ({error})"))
-        .and_then(|()| componentize(&module).map_err(|error| error.to_string()))
-        .map_err(|error| {
-            let functions = "`exports_policy_configure` and `exports_policy_resolve`";
-            BuildError::NotAPlugin(format!("{error}: does the plugin define {functions}?"))
-        })?;
+    let component =
+        componentize(&read(&module_path)?).map_err(|error| BuildError::NotAPlugin(error.to_string()))?;
     Ok(Compiled { component, name: None, compiler: compiler.name })
 }
 
@@ -83,7 +84,7 @@ impl Compiler {
         if on_path("zig") {
             return Some(Self { name: "zig cc".into(), program: "zig".into(), leading: &["cc"] });
         }
-        let python = interpreter_with(dir, "ziglang")?;
+        let python = python_with_zig(dir)?;
         Some(Self { name: "zig cc".into(), program: python, leading: &["-m", "ziglang", "cc"] })
     }
 
@@ -104,4 +105,17 @@ fn clang_links() -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
+}
+
+/// A Python that has zig as a package: the project's own environment first.
+fn python_with_zig(dir: &Path) -> Option<PathBuf> {
+    [dir.join(".venv/bin/python"), PathBuf::from("python3")].into_iter().find(|python| {
+        Command::new(python)
+            .args(["-m", "ziglang", "version"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    })
 }

@@ -40,6 +40,7 @@ fn encode(module: &[u8]) -> Result<Vec<u8>, String> {
 mod tests {
     use super::*;
     use crate::cli::plugin::contract::Contract;
+    use wit_component::{StringEncoding, embed_component_metadata};
 
     #[test]
     fn a_module_without_a_world_is_refused() {
@@ -67,7 +68,8 @@ mod tests {
                 (func (export "resolve") (param i32) (result i32) i32.const 0))"#,
         )
         .unwrap();
-        Contract::current().describe(&mut module).unwrap();
+        let Contract { resolve, world } = Contract::current();
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).unwrap();
         let component = componentize(&module).unwrap();
         let text = String::from_utf8_lossy(&component).into_owned();
         assert!(text.contains("wasi:random/random@0.2"), "it asks for the second preview");

@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{
-    BuildArgs, BuildError, Compiled, contract_directory, on_path, progress, read, run_compiler, scratch,
-};
+use super::{BuildArgs, BuildError, Compiled, contract_directory, on_path, read, run_compiler, scratch};
+use crate::cli::progress;
 
 /// Calls the package's function, from the project's directory so that its packages are found.
 const SCRIPT: &str = include_str!("componentize.mjs");

@@ -15,8 +15,8 @@ use std::process::{Command, Stdio};
 use sha2::{Digest as _, Sha256};
 
 pub use self::componentize::{ComponentizeError, componentize};
-use super::contract;
 use super::language::Language;
+use super::{contract, replace};
 
 /// The plugin's own stack, bytes. Small, because a fresh instance pays for what it touches.
 const STACK_BYTES: u32 = 65_536;
@@ -151,11 +151,6 @@ fn directory_name(dir: &Path) -> PathBuf {
     absolute.as_deref().and_then(Path::file_name).map_or_else(|| "plugin".into(), PathBuf::from)
 }
 
-/// Says on standard error what takes its time now.
-fn progress(step: &str) {
-    let _ = writeln!(std::io::stderr(), "innkeeper: {step}");
-}
-
 /// Runs a compiler, which says on standard error what it does and what is wrong.
 fn run_compiler(command: &mut Command, program: &str, dir: &Path) -> Result<(), BuildError> {
     // Standard output is for what was built.
@@ -203,17 +198,4 @@ fn write(path: &Path, component: &[u8]) -> Result<String, BuildError> {
         replace(path, bytes).map_err(|source| BuildError::File { path: path.into(), source })?;
     }
     Ok(sha256)
-}
-
-/// A running gateway may watch the file: it must never see half of it.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(bytes)?;
-    let kept = file.persist(path)?;
-    // A temporary file is private; a plugin is for whoever runs the gateway.
-    #[cfg(unix)]
-    kept.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    drop(kept);
-    Ok(())
 }

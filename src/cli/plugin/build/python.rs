@@ -1,16 +1,18 @@
 //! Builds a plugin in Python with componentize-py.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
-use super::{
-    BuildArgs, BuildError, Compiled, contract_directory, on_path, progress, read, run_compiler, scratch,
-};
+use super::{BuildArgs, BuildError, Compiled, contract_directory, on_path, read, run_compiler, scratch};
 use crate::cli::plugin::contract;
 use crate::cli::plugin::language::sources;
+use crate::cli::progress;
 
 /// The module that a project should have; another one serves if it is the only one.
 const MODULE: &str = "plugin";
+
+/// What puts Python and a plugin together.
+const PROGRAM: &str = "componentize-py";
 
 /// What to install, in words to copy.
 const INSTALL: &str = "componentize-py was not found. Install it in the project:\n  \
@@ -32,33 +34,18 @@ pub(super) fn compile(args: &BuildArgs) -> Result<Compiled, BuildError> {
         .args([&module, "--output"])
         .arg(&component)
         .args(&args.compiler);
-    run_compiler(&mut command, "componentize-py", &args.dir)?;
-    Ok(Compiled { component: read(&component)?, name: None, compiler: "componentize-py".into() })
+    run_compiler(&mut command, PROGRAM, &args.dir)?;
+    Ok(Compiled { component: read(&component)?, name: None, compiler: PROGRAM.into() })
 }
 
-/// A Python that has a module: the project's own environment first.
-pub(super) fn interpreter_with(dir: &Path, module: &str) -> Option<PathBuf> {
-    // Absolute, because the compiler runs in the project's directory.
-    let own = dir.canonicalize().ok().map(|dir| dir.join(".venv/bin/python"));
-    let pythons = own.filter(|python| python.is_file()).into_iter().chain([PathBuf::from("python3")]);
-    pythons.into_iter().find(|python| {
-        Command::new(python)
-            .args(["-c", &format!("import {module}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
-    })
-}
-
+/// The project's own environment first.
 fn find(dir: &Path) -> Option<Command> {
-    if let Some(python) = interpreter_with(dir, "componentize_py") {
-        let mut command = Command::new(python);
-        command.args(["-m", "componentize_py"]);
-        return Some(command);
+    // Absolute, because the compiler runs in the project's directory.
+    let own = dir.canonicalize().ok().map(|dir| dir.join(".venv/bin").join(PROGRAM));
+    if let Some(own) = own.filter(|own| own.is_file()) {
+        return Some(Command::new(own));
     }
-    on_path("componentize-py").then(|| Command::new("componentize-py"))
+    on_path(PROGRAM).then(|| Command::new(PROGRAM))
 }
 
 fn module(dir: &Path) -> Result<String, BuildError> {

@@ -46,7 +46,7 @@ impl PluginHost {
             Ok(Err(error)) => {
                 let message = format!("{error:#}");
                 // The pool refuses what could never be instantiated.
-                let class = if message.contains("exceeds the limit") {
+                let class = if message.contains("exceeds the ") {
                     LoadErrorClass::TooLarge
                 } else {
                     LoadErrorClass::CompileFailed

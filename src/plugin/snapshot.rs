@@ -83,6 +83,8 @@ async fn copy_configured(
         if store.data().holds_handles() {
             return Err("it holds handles after configure".to_owned());
         }
+        // All memory moves through calls now: at most what the plugin's limit lets it have.
+        store.set_hostcall_fuel(memory);
         let mut reader = Reader { store: &mut store, instance };
         wizer.snapshot_component(&context, &mut reader).await.map_err(show)
     };

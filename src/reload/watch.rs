@@ -133,7 +133,10 @@ impl Watcher {
     fn files(&self) -> Vec<PathBuf> {
         let snapshot = self.reloader.store().load();
         let policy = snapshot.policy();
-        let plugins = policy.plugins.values().map(|plugin| plugin.path.clone());
+        let plugins = policy.plugins.values().flat_map(|plugin| {
+            let signature = plugin.signature.as_ref().map(|signature| signature.path.clone());
+            [Some(plugin.path.clone()), signature].into_iter().flatten()
+        });
         policy.files.iter().cloned().chain(plugins).chain([self.reloader.path().to_owned()]).collect()
     }
 }

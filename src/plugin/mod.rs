@@ -8,12 +8,14 @@ mod engine;
 mod epoch;
 mod failure;
 mod instance;
+mod lane;
 mod load;
 mod loaded;
 mod log;
 mod recent;
 mod snapshot;
 mod state;
+mod supply;
 mod verdict;
 mod wasi;
 

@@ -10,6 +10,7 @@ mod engine;
 mod epoch;
 mod failure;
 mod instance;
+mod lane;
 mod load;
 mod load_error;
 mod loaded;
@@ -18,9 +19,9 @@ mod recent;
 mod signature;
 mod snapshot;
 mod state;
+mod supply;
 mod verdict;
 mod wasi;
-mod worker;
 mod world;
 
 pub use engine::{HostError, HostSettings, PluginHost};

@@ -9,15 +9,19 @@ use ed25519_dalek::{SIGNATURE_LENGTH, Signature};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 
+use super::engine::PluginHost;
 use super::load_error::{LoadError, LoadErrorClass};
-use super::worker::off_the_workers;
 use crate::policy;
 
 /// The largest file that can hold a signature, bytes: 64, or 88 in base64, and generous white space.
 const MAX_FILE_BYTES: u64 = 1024;
 
 /// Refuses a file that no trusted key has signed.
-pub(super) async fn verify(trusted: &policy::Signature, wasm: &Arc<[u8]>) -> Result<(), LoadError> {
+pub(super) async fn verify(
+    host: &PluginHost,
+    trusted: &policy::Signature,
+    wasm: &Arc<[u8]>,
+) -> Result<(), LoadError> {
     let invalid = |message: String| LoadError::new(LoadErrorClass::SignatureInvalid, message);
     let path = trusted.path.display();
     let bytes = read(&trusted.path).await.map_err(|error| {
@@ -28,7 +32,7 @@ pub(super) async fn verify(trusted: &policy::Signature, wasm: &Arc<[u8]>) -> Res
     let signature = parse(&bytes).map_err(|why| invalid(format!("`{path}` is not a signature: {why}")))?;
     let (keys, wasm) = (trusted.keys.clone(), Arc::clone(wasm));
     let signed =
-        off_the_workers(move || keys.iter().any(|key| key.verify_strict(&wasm, &signature).is_ok())).await;
+        host.aside(move || keys.iter().any(|key| key.verify_strict(&wasm, &signature).is_ok())).await;
     match signed {
         Ok(true) => Ok(()),
         Ok(false) => Err(invalid(format!(

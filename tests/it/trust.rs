@@ -15,6 +15,7 @@ use innkeeper::plugin::{FailureClass, LoadErrorClass};
 use innkeeper::policy::{Capabilities, Capability, Plugin, Signature};
 
 use crate::plugins::{Directory, ask, guest, host, load, plugin, request, reused, tenant};
+use crate::policy::Desk;
 use crate::support::backend::Backend;
 use crate::support::gateway::{Harness, until};
 
@@ -192,4 +193,46 @@ routes: [ {{ name: all, tenant: {{ plugin: rule }}, forward: app }} ]
     gateway.replace_file("rule.wasm.sig", sign("counter"));
     gateway.until_generation(2).await;
     assert_eq!(placed().await, "t1");
+}
+
+/// What is said of a policy whose only plugin has these keys.
+fn said_of(keys: &str) -> String {
+    let text = format!(
+        "version: 1\nupstreams: {{ app: {{ endpoints: [ http://127.0.0.1:9 ] }} }}\n\
+         tenants: {{ list: [ {{ id: acme, schema: acme }} ] }}\nplugins:\n  rule:\n    path: rule.wasm\n{keys}\
+         routes: [ {{ name: all, tenant: {{ plugin: rule }}, forward: app }} ]\n"
+    );
+    Desk::with(&text).diagnostics()
+}
+
+#[test]
+fn a_key_that_cannot_be_one_is_refused_where_it_is_written() {
+    let keys = |bytes: [u8; 32]| said_of(&format!("    trusted_keys: [ {} ]\n", BASE64.encode(bytes)));
+    assert_eq!(keys(SigningKey::from_bytes(&[1; 32]).verifying_key().to_bytes()), "");
+    let mut identity = [0; 32];
+    identity[0] = 1;
+    let mut no_point = [0; 32];
+    no_point[0] = 2;
+    for (bytes, words) in [
+        (identity, "this key is worthless: anybody can sign for it"),
+        (no_point, "these 32 bytes are not an Ed25519 public key"),
+    ] {
+        let said = keys(bytes);
+        assert!(said.contains(words) && said.contains("policy.yaml:7:"), "{said}");
+    }
+}
+
+#[test]
+fn a_table_has_its_limits() {
+    let table = |entries: usize, text: &str| {
+        let entries: String = (0..entries).map(|key| format!("      k{key}: \"{text}\"\n")).collect();
+        said_of(&format!("    kv:\n{entries}"))
+    };
+    assert_eq!(table(10_000, "v"), "");
+    let said = table(10_001, "v");
+    assert!(said.contains("a plugin's table has at most 10000 entries"), "{said}");
+    assert!(said.contains("policy.yaml:10008:"), "{said}");
+    let said = table(17, &"v".repeat(1 << 16));
+    assert!(said.contains("a plugin's table has at most 1048576 bytes, keys included"), "{said}");
+    assert!(said.contains("policy.yaml:23:"), "{said}");
 }

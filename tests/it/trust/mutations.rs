@@ -6,6 +6,7 @@ use std::time::Duration;
 use innkeeper::policy::{Plugin, PluginLimits};
 
 use crate::plugins::{ask, guest, host_with, plugin, root};
+use crate::support::gateway::until;
 
 /// Pseudo-random numbers that are the same in every run (Marsaglia's xorshift).
 struct Numbers(u64);
@@ -54,7 +55,8 @@ async fn a_damaged_file_is_refused_or_fails_in_a_class_and_leaves_nothing() {
                 Err(_) => failed += 1,
             },
         }
-        assert_eq!(host.free_instances(), 40, "round {round} left an instance behind");
+        // One that ran out of time ends on its own thread, a moment later.
+        until(|| host.free_instances() == 40).await;
     }
     assert!(
         refused > 0 && failed > 0 && answered > 0,
@@ -71,7 +73,7 @@ async fn a_damaged_build_of_the_sdk_is_refused_or_fails_in_a_class() {
         assert!(host.load(Arc::new(plugin("cut")), cut).await.is_err(), "{part} parts of 40");
     }
     let mut numbers = Numbers(0x0fed_cba9_8765_4321);
-    for round in 0..24 {
+    for _ in 0..24 {
         let mut wasm = whole.clone();
         let at = numbers.below(wasm.len());
         wasm[at] ^= 1 << numbers.below(8);
@@ -79,8 +81,7 @@ async fn a_damaged_build_of_the_sdk_is_refused_or_fails_in_a_class() {
         if let Ok(loaded) = host.load(Arc::new(Plugin { limits, ..plugin("flipped") }), &wasm).await {
             // An answer, or a failure: a bit in a string is still a plugin.
             let _ = ask(&loaded).await;
-            drop(loaded);
         }
-        assert_eq!(host.free_instances(), 40, "round {round} left an instance behind");
+        until(|| host.free_instances() == 40).await;
     }
 }

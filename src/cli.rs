@@ -83,6 +83,12 @@ pub(crate) fn print(text: &str) {
     println!("{}", text.trim_end());
 }
 
+/// Tells what takes so long.
+#[expect(clippy::print_stderr, reason = "the progress of a command")]
+pub(crate) fn progress(what: impl std::fmt::Display) {
+    eprintln!("{what}");
+}
+
 /// Tells why a command failed, and its exit status.
 #[expect(clippy::print_stderr, reason = "the error of a command")]
 pub(crate) fn fail(error: impl std::fmt::Display) -> ExitCode {

@@ -28,4 +28,5 @@ mod torture;
 mod torture_gateway;
 mod trial;
 mod trial_traffic;
+mod trust;
 mod walk;

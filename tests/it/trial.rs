@@ -182,7 +182,8 @@ routes: [ { name: all, tenant: { first: [ { plugin: keys } ] }, forward: app } ]
         "cases: [ { name: the key, request: { headers: { x-api-key: k } }, expect: { tenant: acme } } ]";
     let args = desk.args(legacy_keys(), &[cases]);
     let lent = |plugin: &str| {
-        let settings = SettingsArgs { config: None, policy: Some(policy.clone()), plugin: Some(plugin.into()) };
+        let settings =
+            SettingsArgs { config: None, policy: Some(policy.clone()), plugin: Some(plugin.into()) };
         TestArgs { settings, ..args.clone() }
     };
     assert!(test(&lent("keys")).await.unwrap().is_ok());

@@ -24,4 +24,5 @@ mod sql;
 mod support;
 mod torture;
 mod torture_gateway;
+mod versions;
 mod walk;

@@ -9,14 +9,20 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 
 use super::bindings::{Policy, PolicyPre};
 use super::failure::{FailureClass, PluginFailure};
+use super::lane::Pace;
 use super::log::PluginLog;
 use super::state::{Asked, Call, HostStop, State, TimeLimit};
 use super::verdict;
 use crate::decision::Decision;
+use crate::policy;
 
 /// What one call may move between the plugin and us, bytes: a decision has a few hundred, all
 /// headers of a large request 64 KiB.
 const MAX_TRANSFER_BYTES: usize = 1 << 20;
+
+/// Ticks of the clock until a guest is interrupted for the first time. A tick may come the moment
+/// after a call has started; the second one comes a millisecond later at least.
+const FIRST_TICKS: u64 = 2;
 
 /// A plugin's instance with the slot that it occupies.
 pub(super) struct Instance {
@@ -31,11 +37,12 @@ impl Instance {
     pub(super) async fn make(
         pre: &PolicyPre<State>,
         log: &Arc<PluginLog>,
-        memory_bytes: usize,
+        pace: &Arc<Pace>,
+        settings: &policy::Plugin,
         limit: TimeLimit,
         slots: OwnedSemaphorePermit,
     ) -> Result<Self, PluginFailure> {
-        let mut store = make_store(pre.engine(), log, memory_bytes, limit);
+        let mut store = make_store(pre.engine(), log, pace, settings.limits.memory, limit);
         match pre.instantiate_async(&mut store).await {
             Ok(policy) => Ok(Self { store, policy, uses: 0, _slots: slots }),
             Err(error) => Err(PluginFailure::classify(&error, store.data())),
@@ -61,7 +68,7 @@ impl Instance {
         let state = self.store.data_mut();
         state.call = Call { limit, asked: Some(asked) };
         state.memory.forget_refusal();
-        self.store.set_epoch_deadline(1);
+        self.store.set_epoch_deadline(FIRST_TICKS);
         let answered = self.policy.call_resolve(&mut self.store, Resource::new_borrow(0)).await;
         self.store.data_mut().call.asked = None;
         match answered {
@@ -77,16 +84,18 @@ impl Instance {
 pub(super) fn make_store(
     engine: &Engine,
     log: &Arc<PluginLog>,
+    pace: &Arc<Pace>,
     memory_bytes: usize,
     limit: TimeLimit,
 ) -> Store<State> {
     let call = Call { limit, asked: None };
-    let mut store = Store::new(engine, State::new(log, memory_bytes, call));
+    let mut store = Store::new(engine, State::new(log, pace, memory_bytes, call));
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
-    store.set_epoch_deadline(1);
+    store.set_epoch_deadline(FIRST_TICKS);
     store.epoch_deadline_callback(|context| {
         let limit = context.data().call.limit;
+        context.data().pace.interrupted();
         if Instant::now() < limit.deadline {
             Ok(UpdateDeadline::Yield(1))
         } else {

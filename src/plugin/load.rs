@@ -12,11 +12,13 @@ use super::bindings::PolicyPre;
 use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
 use super::instance::Instance;
-use super::loaded::{LoadedPlugin, Parts};
+use super::lane::Pace;
+use super::loaded::LoadedPlugin;
 use super::log::{PluginLog, printable};
 use super::recent::Key;
 use super::snapshot;
 use super::state::{State, TimeLimit};
+use super::supply::{Parts, Supply};
 use crate::policy;
 
 /// The world that we serve.
@@ -131,17 +133,18 @@ impl PluginHost {
     ) -> Result<LoadedPlugin, LoadError> {
         let version = self.check_file(&settings, wasm)?;
         let log = Arc::new(PluginLog::new(Arc::clone(&settings.name), Arc::clone(&version)));
+        let pace = Arc::default();
         let key = Key::new(&version, &settings);
         let (parts, ready) = match self.recent.find(&key) {
             Some(parts) if parts.configured => (parts, Vec::new()),
-            Some(parts) => self.prepare(parts.pre, &settings, &log, None).await?,
+            Some(parts) => self.prepare(parts.pre, &settings, &log, &pace, None).await?,
             None => {
                 let pre = self.link(wasm.into()).await?;
-                self.prepare(pre, &settings, &log, Some(wasm)).await?
+                self.prepare(pre, &settings, &log, &pace, Some(wasm)).await?
             }
         };
         self.recent.remember(key, &parts, wasm.len());
-        Ok(LoadedPlugin::new(Arc::clone(self), settings, version, log, parts, ready))
+        Ok(LoadedPlugin::new(version, Supply::new(Arc::clone(self), settings, log, pace, parts, ready)))
     }
 
     /// Configures an instance to see that it can be. With `instances: reused` the first request
@@ -151,10 +154,11 @@ impl PluginHost {
         pre: PolicyPre<State>,
         settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
+        pace: &Arc<Pace>,
         wasm: Option<&[u8]>,
     ) -> Result<(Parts, Vec<Instance>), LoadError> {
         let slots = self.slots_for(&pre)?;
-        let tried = self.try_configure(&pre, settings, log, slots).await?;
+        let tried = self.try_configure(&pre, settings, log, pace, slots).await?;
         if settings.instances == policy::Instances::Reused {
             return Ok((Parts { pre, configured: false, slots }, vec![tried]));
         }
@@ -206,9 +210,10 @@ impl PluginHost {
     /// Compiles off the workers: it takes a tenth of a second for a small plugin, half a minute for
     /// a whole Python.
     pub(super) async fn compile(self: &Arc<Self>, wasm: Arc<[u8]>) -> Result<Component, LoadError> {
-        let engine = self.engine.clone();
+        let (engine, compilers) = (self.engine.clone(), Arc::clone(&self.compilers));
         #[expect(clippy::disallowed_methods, reason = "compilation cannot be cancelled, and need not be")]
-        let compiled = tokio::task::spawn_blocking(move || Component::new(&engine, &wasm)).await;
+        let compiled =
+            tokio::task::spawn_blocking(move || compilers.install(|| Component::new(&engine, &wasm))).await;
         let failed = |message: String| LoadError::new(LoadErrorClass::CompileFailed, message);
         match compiled {
             Ok(Ok(component)) => Ok(component),
@@ -242,10 +247,11 @@ impl PluginHost {
 
     /// Configures one instance, so that a mistake in the policy is found before requests are.
     async fn try_configure(
-        &self,
+        self: &Arc<Self>,
         pre: &PolicyPre<State>,
-        settings: &policy::Plugin,
+        settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
+        pace: &Arc<Pace>,
         slots: u32,
     ) -> Result<Instance, LoadError> {
         let time = self.settings.configure_time;
@@ -253,15 +259,19 @@ impl PluginHost {
             let message = format!("no instance became free within {time:?}");
             return Err(LoadError::new(LoadErrorClass::Capacity, message));
         };
-        let _ticking = self.epochs.ticking();
         let limit = TimeLimit::starting_now(time);
-        let configured = timeout(time, async {
-            let mut instance = Instance::make(pre, log, settings.limits.memory, limit, slots).await?;
+        let (host, pre, settings) = (Arc::clone(self), pre.clone(), Arc::clone(settings));
+        let (log, pace) = (Arc::clone(log), Arc::clone(pace));
+        let configured = self.lane.spawn(Box::pin(async move {
+            let _ticking = host.epochs.ticking();
+            let mut instance = Instance::make(&pre, &log, &pace, &settings, limit, slots).await?;
             instance.configure(&settings.config).await.map(|()| instance)
-        });
-        let failure = match configured.await.unwrap_or_else(|_| Err(PluginFailure::deadline(time))) {
-            Ok(instance) => return Ok(instance),
-            Err(failure) => failure,
+        }));
+        let failure = match timeout(time, configured).await {
+            Ok(Ok(Ok(instance))) => return Ok(instance),
+            Ok(Ok(Err(failure))) => failure,
+            Ok(Err(panicked)) => PluginFailure::new(FailureClass::Trap, panicked),
+            Err(_) => PluginFailure::deadline(time),
         };
         let message = match failure.class {
             FailureClass::Guest => failure.message,

@@ -41,7 +41,8 @@ pub(super) async fn configured(
     let wasm: Arc<[u8]> = wasm.into();
     // A task of its own: what the rewriting does not foresee in a hostile file may panic, and must
     // end there.
-    let task = tokio::spawn(async move {
+    let lane = Arc::clone(&host);
+    let copying = lane.lane.spawn(Box::pin(async move {
         let _slots = timeout(time, Arc::clone(&host.slots).acquire_many_owned(slots))
             .await
             .map_err(|_| "no instance became free")?
@@ -49,12 +50,18 @@ pub(super) async fn configured(
         let _ticking = host.epochs.ticking();
         let copied = copy_configured(&host, &settings, &log, &wasm).await?;
         let pre = host.link(copied.into()).await.map_err(|error| error.to_string())?;
-        let mut store = make_store(&host.engine, &log, settings.limits.memory, TimeLimit::starting_now(time));
+        let mut store = make_store(
+            &host.engine,
+            &log,
+            &Arc::default(),
+            settings.limits.memory,
+            TimeLimit::starting_now(time),
+        );
         let started = timeout(time, pre.instantiate_async(&mut store)).await;
         started.map_err(|_| "the copy does not start")?.map_err(|error| format!("{error:#}"))?;
         Ok(pre)
-    });
-    task.await.unwrap_or_else(|panicked| Err(panicked.to_string()))
+    }));
+    copying.await.unwrap_or_else(Err)
 }
 
 async fn copy_configured(
@@ -69,7 +76,7 @@ async fn copy_configured(
     let (context, instrumented) = wizer.instrument_component(wasm).map_err(show)?;
     let component = host.compile(instrumented.into()).await.map_err(|error| error.to_string())?;
     let memory = (settings.limits.memory + EXTRA_BYTES).min(host.settings.memory_max);
-    let mut store = make_store(&host.engine, log, memory, TimeLimit::starting_now(time));
+    let mut store = make_store(&host.engine, log, &Arc::default(), memory, TimeLimit::starting_now(time));
     let work = async {
         let instance = host.linker.instantiate_async(&mut store, &component).await.map_err(show)?;
         let policy = Policy::new(&mut store, &instance).map_err(show)?;

@@ -9,6 +9,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::Policy;
 use super::bindings::innkeeper::policy::{directory, log, types};
+use super::lane::Pace;
 use super::log::PluginLog;
 use super::wasi;
 use crate::decision::{DirectoryUnavailable, FindTenant, RequestHead};
@@ -42,6 +43,7 @@ pub struct RequestView;
 pub(super) struct State {
     pub(super) memory: MemoryLimit,
     pub(super) call: Call,
+    pub(super) pace: Arc<Pace>,
     log: Arc<PluginLog>,
     resources: ResourceTable,
     /// Made when the guest first asks for it; most never do, and it costs a random generator.
@@ -74,10 +76,11 @@ pub(super) struct Asked {
 }
 
 impl State {
-    pub(super) fn new(log: &Arc<PluginLog>, memory_bytes: usize, call: Call) -> Self {
+    pub(super) fn new(log: &Arc<PluginLog>, pace: &Arc<Pace>, memory_bytes: usize, call: Call) -> Self {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(MAX_RESOURCES);
-        Self { memory: MemoryLimit::new(memory_bytes), call, log: Arc::clone(log), resources, wasi: None }
+        let (log, pace) = (Arc::clone(log), Arc::clone(pace));
+        Self { memory: MemoryLimit::new(memory_bytes), call, pace, log, resources, wasi: None }
     }
 
     /// Whether the guest holds anything that lives outside its own memory.

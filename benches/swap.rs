@@ -141,7 +141,8 @@ async fn ask(gateway: SocketAddr, counts: Arc<Counts>, over: Arc<AtomicBool>) {
             counts.failed.fetch_add(1, Ordering::Relaxed);
             continue;
         };
-        let told = answer.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let told =
+            answer.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         if !TENANTS.iter().any(|tenant| told == format!("{tenant} s_{tenant}")) {
             counts.mixed.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,5 +1,6 @@
 //! The plugins in force: which version serves, how it fares, and going back to an earlier one.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
@@ -55,7 +56,7 @@ pub(super) fn measure(reloader: &Reloader, metrics: &Metrics) {
     metrics.plugin_breaker.clear();
     metrics.plugin_held_back.clear();
     for plugin in reloader.store().load().plugins() {
-        let label = PluginLabel { plugin: plugin.name().clone() };
+        let label = PluginLabel { plugin: Arc::clone(plugin.name()) };
         let breaker = match plugin.active().breaker() {
             BreakerState::Closed { .. } => 0,
             BreakerState::Open { .. } => 1,
@@ -105,7 +106,7 @@ fn describe(plugin: &ActivePlugin, builder: &Builder) -> Value {
         "active": version(plugin.active()),
         "previous": plugin.previous().map(|previous| version(previous)),
         "rolled_back": plugin.is_rolled_back().then_some(ROLLED_BACK),
-        "held_back": builder.held_back(plugin.name()).map(held_back),
+        "held_back": builder.held_back(plugin.name()).as_ref().map(held_back),
         "last_failure": last_failure.map(|(version, last)| failure(version, &last)),
         "history": history.iter().map(|served| json!({
             "version": served.version(),
@@ -156,7 +157,7 @@ fn failure(version: &str, last: &LastFailure) -> Value {
     })
 }
 
-fn held_back(held: HeldBack) -> Value {
+fn held_back(held: &HeldBack) -> Value {
     json!({ "version": held.version, "class": held.class, "message": held.message, "at": timestamp(held.at) })
 }
 

@@ -167,9 +167,9 @@ pub struct Reuse {
 
 impl Default for Reuse {
     fn default() -> Self {
-        const DEFAULT: Reuse =
-            Reuse { size: NonZeroU32::new(32).unwrap(), uses: NonZeroU32::new(10_000).unwrap() };
-        DEFAULT
+        const SIZE: NonZeroU32 = NonZeroU32::new(32).expect("it is not zero");
+        const USES: NonZeroU32 = NonZeroU32::new(10_000).expect("it is not zero");
+        Self { size: SIZE, uses: USES }
     }
 }
 

@@ -7,7 +7,7 @@ use super::active::ActivePlugin;
 use super::build::{BuildError, Builder};
 use super::history::PluginFile;
 use crate::plugin::{LoadError, LoadedPlugin};
-use crate::policy::{self, Diagnostic, Diagnostics, OnFailure, Policy};
+use crate::policy::{self, Diagnostic, Diagnostics, Excerpt, OnFailure, Policy};
 
 /// What the next snapshot may hold of each plugin, in the policy's order.
 pub(super) struct Candidates {
@@ -102,12 +102,9 @@ impl Builder {
             let message = failed.iter().map(|one| one.message.as_str()).collect::<Vec<_>>().join("\n");
             self.held_back.fails_tests(name, &file.version, message);
             let at = snapshot.policy.places.plugins.get(name).expect("each plugin has a path").clone();
-            let message = format!(
-                "with version {} of the plugin `{name}` the policy's tests fail\nversion {} goes on serving",
-                file.version,
-                stand_in.version()
-            );
-            held_back.push(Diagnostic::error(at, message));
+            let message =
+                format!("with version {} of the plugin `{name}` the policy's tests fail", file.version);
+            held_back.push(self::held_back(at, message, stand_in));
             held_back.extend(failed);
             *candidate = Candidate { plugin: Arc::clone(stand_in), origin: Origin::HeldBack };
         }
@@ -211,4 +208,9 @@ impl Candidate {
             Origin::Kept | Origin::HeldBack | Origin::Loaded { stand_in: None, .. } => &self.plugin,
         }
     }
+}
+
+fn held_back(at: Excerpt, message: String, stand_in: &ActivePlugin) -> Diagnostic {
+    let help = format!("version {} goes on serving until the file is repaired", stand_in.version());
+    Diagnostic { help: Some(help), ..Diagnostic::error(at, message) }
 }

@@ -12,7 +12,7 @@ use super::call::Call;
 use crate::plugin::{BreakerState, LastFailure, LoadedPlugin, Tally};
 use crate::policy::Instances;
 use crate::reload::Reloader;
-use crate::snapshot::{ActivePlugin, Builder, HeldBack, Replacement, Snapshot};
+use crate::snapshot::{ActivePlugin, Builder, HeldBack, Replacement, Served, Snapshot};
 use crate::telemetry::{Metrics, PluginLabel};
 
 /// What an operator must know of a version that serves in place of the file's.
@@ -99,6 +99,7 @@ fn describe(plugin: &ActivePlugin, builder: &Builder) -> Value {
         "name": plugin.name(),
         "file": settings.path,
         "file_version": plugin.file(),
+        "bytes": history.iter().find(|served| served.version() == plugin.version()).map(Served::bytes),
         "instances": match settings.instances {
             Instances::PerRequest => "per-request",
             Instances::Reused => "reused",

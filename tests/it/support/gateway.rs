@@ -120,6 +120,11 @@ impl TestGateway {
         until(|| self.sidecar.reloader.store().load().generation() >= generation).await;
     }
 
+    /// The access records so far.
+    pub fn lines_so_far(&self) -> Vec<Value> {
+        self.lines.parsed()
+    }
+
     /// The access records so far that satisfy `wanted`; waits for the first.
     pub async fn records(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let matching =

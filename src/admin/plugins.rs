@@ -16,7 +16,7 @@ use crate::snapshot::{ActivePlugin, Builder, HeldBack, Replacement, Served, Snap
 use crate::telemetry::{Metrics, PluginLabel};
 
 /// What an operator must know of a version that serves in place of the file's.
-const ROLLED_BACK: &str = "this version serves until the plugin's file or its entry in the policy changes, \
+const OVERRIDES_FILE: &str = "this version serves until the plugin's file or its entry in the policy changes, \
     the rollback is ended, or the process restarts";
 
 /// `GET /plugins`.
@@ -106,7 +106,7 @@ fn describe(plugin: &ActivePlugin, builder: &Builder) -> Value {
         },
         "active": version(plugin.active()),
         "previous": plugin.previous().map(|previous| version(previous)),
-        "rolled_back": plugin.is_rolled_back().then_some(ROLLED_BACK),
+        "overrides_file": plugin.overrides_file().then_some(OVERRIDES_FILE),
         "held_back": builder.held_back(plugin.name()).as_ref().map(held_back),
         "last_failure": last_failure.map(|(version, last)| failure(version, &last)),
         "history": history.iter().map(|served| json!({

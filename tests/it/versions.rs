@@ -357,7 +357,7 @@ async fn an_operator_goes_back_and_forth() {
     let shown = reply.json();
     assert_eq!(shown["active"]["version"], version_of(&first));
     assert_eq!(shown["file_version"], version_of(&second));
-    assert!(shown["rolled_back"].as_str().unwrap().contains("until the plugin's file"), "{shown}");
+    assert!(shown["overrides_file"].as_str().unwrap().contains("until the plugin's file"), "{shown}");
     assert_eq!(scene.tenant("/one").await, "acme", "the answer waited for it");
     // Looking at the files again does not undo it; another change of the policy neither.
     scene.gateway.sidecar.reloader.reload().await.unwrap();
@@ -366,7 +366,7 @@ async fn an_operator_goes_back_and_forth() {
 
     let reply = scene.ask_admin(Method::DELETE, "/plugins/one/rollback").await;
     assert_eq!((reply.status(), scene.tenant("/one").await.as_str()), (200, "bolt"), "{}", reply.text());
-    assert_eq!(reply.json()["rolled_back"], Value::Null);
+    assert_eq!(reply.json()["overrides_file"], Value::Null);
     let again = scene.ask_admin(Method::DELETE, "/plugins/one/rollback").await;
     assert_eq!(again.status(), 409);
 
@@ -393,7 +393,7 @@ async fn an_operator_goes_back_and_forth() {
     // The file wins when it changes.
     scene.serve("one", &third).await;
     assert_eq!(scene.tenant("/one").await, "corp");
-    assert_eq!(scene.shown("one").await["rolled_back"], Value::Null);
+    assert_eq!(scene.shown("one").await["overrides_file"], Value::Null);
     let history: Vec<Value> = scene.shown("one").await["history"]
         .as_array()
         .unwrap()
@@ -415,7 +415,7 @@ async fn a_rollback_ends_with_the_policy_entry_and_works_while_the_policy_is_bro
     until(|| scene.gateway.sidecar.reloader.last_attempt().error.is_none()).await;
     assert_eq!(scene.tenant("/one").await, "acme", "the same entry as before");
     scene.write_policy(", config: { keys: {} }", "");
-    until(|| !scene.active("one").is_rolled_back()).await;
+    until(|| !scene.active("one").overrides_file()).await;
     assert_eq!(scene.tenant("/one").await, "bolt");
 }
 

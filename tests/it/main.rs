@@ -29,4 +29,5 @@ mod torture_gateway;
 mod trial;
 mod trial_traffic;
 mod trust;
+mod versions;
 mod walk;

@@ -64,9 +64,18 @@ impl HeldBackFiles {
         let entry = files.get(&settings.name)?;
         let load = entry.load.as_ref()?;
         let same = entry.held_back.version.as_deref() == Some(version) && *load.settings == *settings;
-        // Time or room may have been short; what else is wrong with a file stays wrong.
-        let may_pass = matches!(load.error.class, LoadErrorClass::ConfigureFailed | LoadErrorClass::Capacity);
-        let lasts = !may_pass || load.tried.elapsed() < SECOND_TRY;
+        let lasts = match load.error.class {
+            // The signature is another file, which may have been repaired.
+            LoadErrorClass::SignatureInvalid => false,
+            // Time or room may have been short.
+            LoadErrorClass::ConfigureFailed | LoadErrorClass::Capacity => load.tried.elapsed() < SECOND_TRY,
+            LoadErrorClass::NotAComponent
+            | LoadErrorClass::PinMismatch
+            | LoadErrorClass::TooLarge
+            | LoadErrorClass::CompileFailed
+            | LoadErrorClass::ImportNotGranted
+            | LoadErrorClass::WrongWorld => true,
+        };
         (same && lasts).then(|| load.error.clone())
     }
 

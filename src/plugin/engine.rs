@@ -11,7 +11,9 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use super::cache::CodeCache;
 use super::epoch::Epochs;
+use super::live::{LiveVersions, Lives};
 use super::recent::Recent;
+use super::signature::Signatures;
 use super::state::{self, State};
 
 /// Core modules, and as many memories and tables, that one component may consist of. Python's
@@ -75,6 +77,8 @@ pub struct PluginHost {
     /// As many permits as the pool has memories.
     pub(super) slots: Arc<Semaphore>,
     pub(super) recent: Recent,
+    pub(super) lives: Lives,
+    pub(super) signatures: Signatures,
     pub(super) cache: Option<Arc<CodeCache>>,
 }
 
@@ -92,7 +96,22 @@ impl PluginHost {
         let epochs = Epochs::start(engine.clone()).map_err(|error| HostError(error.to_string()))?;
         let slots = Arc::new(Semaphore::new(settings.instances as usize));
         let cache = settings.cache.as_deref().and_then(|path| open_cache(path, &engine));
-        Ok(Arc::new(Self { settings, engine, linker, epochs, slots, recent: Recent::default(), cache }))
+        Ok(Arc::new(Self {
+            settings,
+            engine,
+            linker,
+            epochs,
+            slots,
+            recent: Recent::default(),
+            lives: Lives::default(),
+            signatures: Signatures::default(),
+            cache,
+        }))
+    }
+
+    /// Versions of plugins that something still holds.
+    pub fn live_versions(&self) -> LiveVersions {
+        self.lives.count()
     }
 
     /// Instances that may still be made.

@@ -16,9 +16,9 @@ use super::load_error::{LoadError, LoadErrorClass};
 use super::loaded::{LoadedPlugin, Parts};
 use super::log::PluginLog;
 use super::recent::Key;
+use super::snapshot;
 use super::state::{State, TimeLimit};
 use super::world::check_world;
-use super::{signature, snapshot};
 use crate::policy::{self, Capabilities};
 
 impl PluginHost {
@@ -34,7 +34,7 @@ impl PluginHost {
         let version = self.check_file(&settings, wasm)?;
         let wasm: Arc<[u8]> = wasm.into();
         if let Some(trusted) = &settings.signature {
-            signature::verify(trusted, &wasm).await?;
+            self.signatures.check(trusted, &version, &wasm).await?;
         }
         let log = Arc::new(PluginLog::new(Arc::clone(&settings.name), Arc::clone(&version)));
         let key = Key::new(&version, &settings);
@@ -183,8 +183,8 @@ fn check_kind(wasm: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// What the operator knows a file by.
-pub(super) fn version_of(wasm: &[u8]) -> String {
+/// What the operator knows a file by: its SHA-256 in lower-case hex.
+pub fn version_of(wasm: &[u8]) -> String {
     hex(&Sha256::digest(wasm))
 }
 

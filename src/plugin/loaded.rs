@@ -2,18 +2,22 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
 use super::bindings::PolicyPre;
+use super::breaker::{Breaker, BreakerState};
 use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
 use super::instance::Instance;
+use super::live::Life;
 use super::load::version_of;
 use super::log::PluginLog;
 use super::state::{Asked, State, TimeLimit};
+use super::tally::Tally;
+use super::trace::Trace;
 use crate::decision::{Decision, FindTenant, RequestHead};
 use crate::policy::{self, Instances};
 
@@ -26,6 +30,31 @@ pub struct LoadedPlugin {
     log: Arc<PluginLog>,
     parts: Parts,
     reused: Reused,
+    breaker: Breaker,
+    tally: Arc<Tally>,
+    loaded_at: SystemTime,
+    _life: Arc<Life>,
+}
+
+/// What a live request gets of a plugin.
+#[derive(Debug)]
+pub struct Answer {
+    /// The decision, or why there is none.
+    pub decided: Result<Decision, PluginFailure>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Answer {
+    /// How it ended, in one word: `place`, `next`, `deny`, or the class of the failure.
+    pub fn outcome(&self) -> &'static str {
+        match &self.decided {
+            Ok(Decision::Place(_)) => "place",
+            Ok(Decision::Next) => "next",
+            Ok(Decision::Deny(_)) => "deny",
+            Err(failure) => failure.class.as_str(),
+        }
+    }
 }
 
 /// What instances are made from.
@@ -69,7 +98,19 @@ impl LoadedPlugin {
     ) -> Self {
         let turns = Semaphore::new(settings.reuse.size.get() as usize);
         let reused = Reused { turns, idle: Mutex::new(ready) };
-        Self { host, settings, version, log, parts, reused }
+        let breaker = Breaker::new(settings.breaker, Instant::now());
+        Self {
+            _life: host.lives.begin(),
+            host,
+            settings,
+            version,
+            log,
+            parts,
+            reused,
+            breaker,
+            tally: Arc::default(),
+            loaded_at: SystemTime::now(),
+        }
     }
 
     /// Its name in the policy.
@@ -115,6 +156,43 @@ impl LoadedPlugin {
         *self.settings == *settings && *self.version == *version_of(wasm)
     }
 
+    /// When it was loaded.
+    pub fn loaded_at(&self) -> SystemTime {
+        self.loaded_at
+    }
+
+    /// How its calls on behalf of live requests went.
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
+    /// Whether it failed so often that it is not asked for a while.
+    pub fn breaker(&self) -> BreakerState {
+        self.breaker.state(Instant::now())
+    }
+
+    /// [`LoadedPlugin::resolve`] on behalf of a live request: behind the breaker, and counted. A
+    /// `trace`, where there is one, gets what the plugin reads.
+    pub async fn ask(
+        &self,
+        head: &Arc<RequestHead>,
+        directory: Arc<dyn FindTenant>,
+        trace: Option<Arc<Trace>>,
+    ) -> Answer {
+        let started = Instant::now();
+        let (decided, took) = match self.breaker.enter(started) {
+            Ok(pass) => {
+                let decided = self.decide(Asked { head: Arc::clone(head), directory, trace }).await;
+                let ended = Instant::now();
+                pass.settle(decided.as_ref().err().map(|failure| failure.class), ended);
+                (decided, ended - started)
+            }
+            Err(failure) => (Err(failure), Duration::ZERO),
+        };
+        self.tally.count(&decided, took);
+        Answer { decided, took }
+    }
+
     /// Asks the plugin whom a request belongs to. It answers, or fails, within its time limit, host
     /// calls included. Dropping the future throws the instance away.
     ///
@@ -125,8 +203,24 @@ impl LoadedPlugin {
         head: &Arc<RequestHead>,
         directory: Arc<dyn FindTenant>,
     ) -> Result<Decision, PluginFailure> {
+        self.decide(Asked { head: Arc::clone(head), directory, trace: None }).await
+    }
+
+    /// [`LoadedPlugin::resolve`], with everything that the plugin reads noted in `trace`.
+    ///
+    /// # Errors
+    /// As [`LoadedPlugin::resolve`].
+    pub async fn resolve_traced(
+        &self,
+        head: &Arc<RequestHead>,
+        directory: Arc<dyn FindTenant>,
+        trace: Arc<Trace>,
+    ) -> Result<Decision, PluginFailure> {
+        self.decide(Asked { head: Arc::clone(head), directory, trace: Some(trace) }).await
+    }
+
+    async fn decide(&self, asked: Asked) -> Result<Decision, PluginFailure> {
         let limit = TimeLimit::starting_now(self.time());
-        let asked = Asked { head: Arc::clone(head), directory };
         let _ticking = self.host.epochs.ticking();
         match self.settings.instances {
             Instances::PerRequest => self.resolve_fresh(asked, limit).await,

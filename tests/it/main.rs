@@ -26,4 +26,5 @@ mod sql;
 mod support;
 mod torture;
 mod torture_gateway;
+mod trial;
 mod walk;

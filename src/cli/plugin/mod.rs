@@ -5,8 +5,10 @@ pub mod check;
 mod contract;
 mod language;
 pub mod new;
+pub mod record;
 mod settings;
 pub mod sign;
+pub mod test;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -16,7 +18,7 @@ pub use self::language::Language;
 pub use self::settings::SettingsArgs;
 use super::{fail, print};
 
-/// Begin, build, check and sign plugins.
+/// Begin, build, check, test, record and sign plugins.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub struct Args {
@@ -32,6 +34,10 @@ enum Command {
     Build(build::BuildArgs),
     /// Show what a component is, what it asks for and what it costs; exit 1 when it cannot serve.
     Check(check::CheckArgs),
+    /// Run cases against a plugin, and show what it decides differently.
+    Test(test::TestArgs),
+    /// Record what a plugin decides on live traffic, as cases for `innkeeper plugin test`.
+    Record(record::RecordArgs),
     /// Make a key pair to sign plugins with.
     Keygen(sign::KeygenArgs),
     /// Sign a component, so that a policy can check who made it.
@@ -44,6 +50,8 @@ pub async fn run(args: &Args) -> ExitCode {
         Command::New(args) => ended(new::run(args)),
         Command::Build(args) => ended(build::run(args)),
         Command::Check(args) => check::run(args).await,
+        Command::Test(args) => test::run(args).await,
+        Command::Record(args) => record::run(args).await,
         Command::Keygen(args) => ended(sign::keygen(args).map(|public_key| {
             print(&format!(
                 "{}: keep it secret\npolicy:   trusted_keys: [\"{public_key}\"]",

@@ -38,7 +38,7 @@ enum Command {
     Explain(explain::Args),
     /// Start a private PostgreSQL, some tenants, a legacy application and a gateway before them.
     Demo(demo::Args),
-    /// Begin, build, check, test, record and sign plugins.
+    /// Begin, build, check, test and sign plugins.
     Plugin(plugin::Args),
     /// Print the JSON Schema of the policy, for editors.
     Schema,

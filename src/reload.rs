@@ -228,7 +228,10 @@ fn parse(path: &Path) -> Result<(Policy, Vec<PathBuf>), ReloadError> {
 fn files_of(policy: &Policy) -> Vec<PathBuf> {
     let plugins = policy.plugins.values();
     let candidates = plugins.clone().filter_map(|plugin| Some(plugin.shadow.as_ref()?.path.clone()));
-    let plugins = plugins.map(|plugin| plugin.path.clone());
+    let plugins = plugins.flat_map(|plugin| {
+        let signature = plugin.signature.as_ref().map(|signature| signature.path.clone());
+        [Some(plugin.path.clone()), signature].into_iter().flatten()
+    });
     policy.files.iter().cloned().chain(plugins).chain(candidates).collect()
 }
 

@@ -1,5 +1,6 @@
 //! The plugins in force: which version serves, how it fares, and going back to an earlier one.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
@@ -11,11 +12,11 @@ use super::call::Call;
 use crate::plugin::{BreakerState, LastFailure, LoadedPlugin, Tally};
 use crate::policy::Instances;
 use crate::reload::Reloader;
-use crate::snapshot::{ActivePlugin, Builder, HeldBack, Replacement, Snapshot};
+use crate::snapshot::{ActivePlugin, Builder, HeldBack, Replacement, Served, Snapshot};
 use crate::telemetry::{Metrics, PluginLabel};
 
 /// What an operator must know of a version that serves in place of the file's.
-const ROLLED_BACK: &str = "this version serves until the plugin's file or its entry in the policy changes, \
+const OVERRIDES_FILE: &str = "this version serves until the plugin's file or its entry in the policy changes, \
     the rollback is ended, or the process restarts";
 
 /// `GET /plugins`.
@@ -55,7 +56,7 @@ pub(super) fn measure(reloader: &Reloader, metrics: &Metrics) {
     metrics.plugin_breaker.clear();
     metrics.plugin_held_back.clear();
     for plugin in reloader.store().load().plugins() {
-        let label = PluginLabel { plugin: plugin.name().clone() };
+        let label = PluginLabel { plugin: Arc::clone(plugin.name()) };
         let breaker = match plugin.active().breaker() {
             BreakerState::Closed { .. } => 0,
             BreakerState::Open { .. } => 1,
@@ -100,14 +101,15 @@ fn describe(plugin: &ActivePlugin, builder: &Builder) -> Value {
         "name": plugin.name(),
         "file": settings.path,
         "file_version": plugin.file(),
+        "bytes": history.iter().find(|served| served.version() == plugin.version()).map(Served::bytes),
         "instances": match settings.instances {
             Instances::PerRequest => "per-request",
             Instances::Reused => "reused",
         },
         "active": version(plugin.active()),
         "previous": plugin.previous().map(|previous| version(previous)),
-        "rolled_back": plugin.is_rolled_back().then_some(ROLLED_BACK),
-        "held_back": builder.held_back(plugin.name()).map(held_back),
+        "overrides_file": plugin.overrides_file().then_some(OVERRIDES_FILE),
+        "held_back": builder.held_back(plugin.name()).as_ref().map(held_back),
         "last_failure": last_failure.map(|(version, last)| failure(version, &last)),
         "history": history.iter().map(|served| json!({
             "version": served.version(),
@@ -158,7 +160,7 @@ fn failure(version: &str, last: &LastFailure) -> Value {
     })
 }
 
-fn held_back(held: HeldBack) -> Value {
+fn held_back(held: &HeldBack) -> Value {
     json!({ "version": held.version, "class": held.class, "message": held.message, "at": timestamp(held.at) })
 }
 

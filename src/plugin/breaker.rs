@@ -246,7 +246,7 @@ mod tests {
         let (breaker, now) = opened();
         assert!(breaker.enter(now + SECOND / 2).is_err());
         let later = now + SECOND;
-        let trial = breaker.enter(later).ok().expect("its time is over");
+        let trial = breaker.enter(later).expect("its time is over");
         assert_eq!(breaker.state(later), BreakerState::HalfOpen);
         assert!(breaker.enter(later).is_err(), "one at a time");
         trial.settle(None, later);
@@ -272,7 +272,7 @@ mod tests {
     fn a_trial_that_is_cancelled_or_tells_nothing_leaves_the_next_call_to_try() {
         let (breaker, now) = opened();
         let later = now + SECOND;
-        drop(breaker.enter(later).ok().expect("its time is over"));
+        drop(breaker.enter(later).expect("its time is over"));
         assert_eq!(breaker.state(later), BreakerState::Open { remaining: Duration::ZERO });
         assert!(call(&breaker, Some(FailureClass::DirectoryUnavailable), later));
         assert!(call(&breaker, None, later));
@@ -284,8 +284,8 @@ mod tests {
         let (breaker, now) = breaker(1);
         let (early, late) = (breaker.enter(now), breaker.enter(now));
         assert!(call(&breaker, FAULT, now));
-        early.ok().expect("it was closed").settle(FAULT, now + SECOND);
-        late.ok().expect("it was closed").settle(None, now);
+        early.expect("it was closed").settle(FAULT, now + SECOND);
+        late.expect("it was closed").settle(None, now);
         assert_eq!(breaker.state(now), BreakerState::Open { remaining: SECOND });
     }
 

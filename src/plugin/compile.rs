@@ -1,15 +1,15 @@
-//! From a component's bytes to code: off the workers, and from the disk where it was compiled before.
+//! From a component's bytes to code: aside, and from the disk where it was compiled before.
 
 use std::io;
 use std::sync::Arc;
 
+use tokio::task::JoinError;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::cache::CodeCache;
 use super::engine::PluginHost;
 use super::load_error::{LoadError, LoadErrorClass};
-use super::worker::off_the_workers;
 
 /// Where code is kept for the next start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +31,13 @@ enum Cached {
 }
 
 impl PluginHost {
-    /// Compiles off the workers: it takes a tenth of a second for a small plugin, half a minute for
+    /// Compiles aside: it takes a tenth of a second for a small plugin, half a minute for
     /// a whole Python.
     pub(super) async fn compile(&self, wasm: Arc<[u8]>, keep: Keep) -> Result<Component, LoadError> {
         let engine = self.engine.clone();
         let cache = self.cache.clone().filter(|_| keep == Keep::OnDisk);
         let failed = |message: String| LoadError::new(LoadErrorClass::CompileFailed, message);
-        let compiled = off_the_workers(move || find_or_compile(&engine, cache.as_deref(), &wasm)).await;
-        match compiled {
+        match self.aside(move || find_or_compile(&engine, cache.as_deref(), &wasm)).await {
             Ok(Ok((component, cached))) => {
                 report(&cached);
                 Ok(component)
@@ -46,7 +45,7 @@ impl PluginHost {
             Ok(Err(error)) => {
                 let message = format!("{error:#}");
                 // The pool refuses what could never be instantiated.
-                let class = if message.contains("exceeds the limit") {
+                let class = if message.contains("exceeds the ") {
                     LoadErrorClass::TooLarge
                 } else {
                     LoadErrorClass::CompileFailed
@@ -55,6 +54,16 @@ impl PluginHost {
             }
             Err(panicked) => Err(failed(format!("the compiler failed: {panicked}"))),
         }
+    }
+
+    /// Does long work at low priority, where no request waits for it. A panic ends there.
+    #[expect(clippy::disallowed_methods, reason = "compiling or checking a file cannot be cancelled")]
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        let compilers = Arc::clone(&self.compilers);
+        tokio::task::spawn_blocking(move || compilers.install(work)).await
     }
 }
 

@@ -11,6 +11,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use super::cache::CodeCache;
 use super::epoch::Epochs;
+use super::lane::{SlowLane, lower_priority};
 use super::live::{LiveVersions, Lives};
 use super::recent::Recent;
 use super::signature::Signatures;
@@ -74,6 +75,9 @@ pub struct PluginHost {
     pub(super) engine: Engine,
     pub(super) linker: Linker<State>,
     pub(super) epochs: Epochs,
+    pub(super) lane: SlowLane,
+    /// Compiles at low priority: a large runtime takes all cores for half a minute.
+    pub(super) compilers: Arc<rayon::ThreadPool>,
     /// As many permits as the pool has memories.
     pub(super) slots: Arc<Semaphore>,
     pub(super) recent: Recent,
@@ -93,7 +97,14 @@ impl PluginHost {
         })?;
         let mut linker = Linker::new(&engine);
         state::add_to_linker(&mut linker).expect("no two of our imports have the same name");
-        let epochs = Epochs::start(engine.clone()).map_err(|error| HostError(error.to_string()))?;
+        let threads = |error: std::io::Error| HostError(error.to_string());
+        let epochs = Epochs::start(engine.clone()).map_err(threads)?;
+        let lane = SlowLane::start().map_err(threads)?;
+        let compilers = rayon::ThreadPoolBuilder::new()
+            .thread_name(|_| "plugin-compiler".into())
+            .start_handler(|_| lower_priority())
+            .build()
+            .map_err(|error| HostError(error.to_string()))?;
         let slots = Arc::new(Semaphore::new(settings.instances as usize));
         let cache = settings.cache.as_deref().and_then(|path| open_cache(path, &engine));
         Ok(Arc::new(Self {
@@ -101,6 +112,8 @@ impl PluginHost {
             engine,
             linker,
             epochs,
+            lane,
+            compilers: Arc::new(compilers),
             slots,
             recent: Recent::default(),
             lives: Lives::default(),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::log::printable;
@@ -114,9 +114,15 @@ impl PluginFailure {
         match error.downcast_ref::<Trap>() {
             Some(Trap::StackOverflow) => Self::new(FailureClass::StackOverflow, "it recursed too deeply"),
             Some(trap) => Self::new(FailureClass::Trap, trap.to_string()),
-            None => Self::new(FailureClass::BadResult, format!("{error:#}")),
+            None => Self::new(FailureClass::BadResult, without_backtrace(error)),
         }
     }
+}
+
+/// What went wrong, without where: a stripped plugin has addresses in place of names.
+fn without_backtrace(error: &wasmtime::Error) -> String {
+    let layers = usize::from(error.downcast_ref::<WasmBacktrace>().is_some());
+    error.chain().skip(layers).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl fmt::Display for PluginFailure {

@@ -9,9 +9,10 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 
 use super::bindings::{Policy, PolicyPre};
 use super::failure::{FailureClass, PluginFailure};
-use super::loaded::MemoryUse;
+use super::lane::Pace;
 use super::log::PluginLog;
 use super::state::{Asked, Call, HostStop, State, TimeLimit};
+use super::supply::MemoryUse;
 use super::verdict;
 use crate::decision::Decision;
 use crate::policy;
@@ -19,6 +20,10 @@ use crate::policy;
 /// What one call may move between the plugin and us, bytes: a decision has a few hundred, all
 /// headers of a large request 64 KiB.
 const MAX_TRANSFER_BYTES: usize = 1 << 20;
+
+/// Ticks of the clock until a guest is interrupted for the first time. A tick may come the moment
+/// after a call has started; the second one comes a millisecond later at least.
+const FIRST_TICKS: u64 = 2;
 
 /// A plugin's instance with the slot that it occupies.
 pub(super) struct Instance {
@@ -35,10 +40,11 @@ impl Instance {
         pre: &PolicyPre<State>,
         settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
+        pace: &Arc<Pace>,
         limit: TimeLimit,
         slots: OwnedSemaphorePermit,
     ) -> Result<Self, PluginFailure> {
-        let mut store = make_store(pre.engine(), settings, log, limit);
+        let mut store = make_store(pre.engine(), settings, log, pace, limit);
         match pre.instantiate_async(&mut store).await {
             Ok(policy) => {
                 let memory_at_start = store.data().memory.used();
@@ -72,7 +78,7 @@ impl Instance {
         let state = self.store.data_mut();
         state.call = Call::new(limit, Some(asked));
         state.memory.forget_refusal();
-        self.store.set_epoch_deadline(1);
+        self.store.set_epoch_deadline(FIRST_TICKS);
         let answered = self.policy.call_resolve(&mut self.store, Resource::new_borrow(0)).await;
         self.store.data_mut().call.asked = None;
         match answered {
@@ -89,14 +95,16 @@ pub(super) fn make_store(
     engine: &Engine,
     settings: &Arc<policy::Plugin>,
     log: &Arc<PluginLog>,
+    pace: &Arc<Pace>,
     limit: TimeLimit,
 ) -> Store<State> {
-    let mut store = Store::new(engine, State::new(settings, log, limit));
+    let mut store = Store::new(engine, State::new(settings, log, pace, limit));
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
-    store.set_epoch_deadline(1);
+    store.set_epoch_deadline(FIRST_TICKS);
     store.epoch_deadline_callback(|context| {
         let limit = context.data().call.limit;
+        context.data().pace.interrupted();
         if Instant::now() < limit.deadline {
             Ok(UpdateDeadline::Yield(1))
         } else {

@@ -12,12 +12,14 @@ use super::compile::Keep;
 use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
 use super::instance::Instance;
+use super::lane::Pace;
 use super::load_error::{LoadError, LoadErrorClass};
-use super::loaded::{LoadedPlugin, Parts};
+use super::loaded::LoadedPlugin;
 use super::log::PluginLog;
 use super::recent::Key;
 use super::snapshot;
 use super::state::{State, TimeLimit};
+use super::supply::{Parts, Supply};
 use super::world::check_world;
 use crate::policy::{self, Capabilities};
 
@@ -34,21 +36,22 @@ impl PluginHost {
         let version = self.check_file(&settings, wasm)?;
         let wasm: Arc<[u8]> = wasm.into();
         if let Some(trusted) = &settings.signature {
-            self.signatures.check(trusted, &version, &wasm).await?;
+            self.signatures.check(self, trusted, &version, &wasm).await?;
         }
         let log = Arc::new(PluginLog::new(Arc::clone(&settings.name), Arc::clone(&version)));
+        let pace = Arc::default();
         let key = Key::new(&version, &settings);
         let (parts, ready) = match self.recent.find(&key) {
             Some(parts) if parts.configured => (parts, Vec::new()),
-            Some(parts) => self.prepare(parts.pre, &settings, &log, None).await?,
+            Some(parts) => self.prepare(parts.pre, &settings, &log, &pace, None).await?,
             None => {
                 let component = self.compile(Arc::clone(&wasm), Keep::OnDisk).await?;
                 let pre = self.link(&component, &settings.capabilities)?;
-                self.prepare(pre, &settings, &log, Some(&wasm)).await?
+                self.prepare(pre, &settings, &log, &pace, Some(&wasm)).await?
             }
         };
         self.recent.remember(key, &parts, wasm.len());
-        Ok(LoadedPlugin::new(Arc::clone(self), settings, version, log, parts, ready))
+        Ok(LoadedPlugin::new(version, Supply::new(Arc::clone(self), settings, log, pace, parts, ready)))
     }
 
     /// Configures an instance to see that it can be. With `instances: reused` the first request
@@ -58,10 +61,11 @@ impl PluginHost {
         pre: PolicyPre<State>,
         settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
+        pace: &Arc<Pace>,
         wasm: Option<&Arc<[u8]>>,
     ) -> Result<(Parts, Vec<Instance>), LoadError> {
         let slots = self.slots_for(&pre)?;
-        let tried = self.try_configure(&pre, settings, log, slots).await?;
+        let tried = self.try_configure(&pre, settings, log, pace, slots).await?;
         let memory = tried.memory();
         let parts = |pre, configured| Parts { pre, configured, slots, memory, not_copied: None };
         if settings.instances == policy::Instances::Reused {
@@ -135,10 +139,11 @@ impl PluginHost {
 
     /// Configures one instance, so that a mistake in the policy is found before requests are.
     async fn try_configure(
-        &self,
+        self: &Arc<Self>,
         pre: &PolicyPre<State>,
         settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
+        pace: &Arc<Pace>,
         slots: u32,
     ) -> Result<Instance, LoadError> {
         let time = self.settings.configure_time;
@@ -146,15 +151,19 @@ impl PluginHost {
             let message = format!("no instance became free within {time:?}");
             return Err(LoadError::new(LoadErrorClass::Capacity, message));
         };
-        let _ticking = self.epochs.ticking();
         let limit = TimeLimit::starting_now(time);
-        let configured = timeout(time, async {
-            let mut instance = Instance::make(pre, settings, log, limit, slots).await?;
+        let (host, pre, settings) = (Arc::clone(self), pre.clone(), Arc::clone(settings));
+        let (log, pace) = (Arc::clone(log), Arc::clone(pace));
+        let configured = self.lane.spawn(Box::pin(async move {
+            let _ticking = host.epochs.ticking();
+            let mut instance = Instance::make(&pre, &settings, &log, &pace, limit, slots).await?;
             instance.configure(&settings.config).await.map(|()| instance)
-        });
-        let failure = match configured.await.unwrap_or_else(|_| Err(PluginFailure::deadline(time))) {
-            Ok(instance) => return Ok(instance),
-            Err(failure) => failure,
+        }));
+        let failure = match timeout(time, configured).await {
+            Ok(Ok(Ok(instance))) => return Ok(instance),
+            Ok(Ok(Err(failure))) => failure,
+            Ok(Err(panicked)) => PluginFailure::new(FailureClass::Trap, panicked),
+            Err(_) => PluginFailure::deadline(time),
         };
         let message = match failure.class {
             FailureClass::Guest => failure.message,

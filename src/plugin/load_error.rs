@@ -16,7 +16,7 @@ pub enum LoadErrorClass {
     PinMismatch,
     /// No key that the policy trusts has signed the file.
     SignatureInvalid,
-    /// The file, or the memory that it starts with, is larger than allowed.
+    /// The file, the memory that it starts with, or the number of its parts is larger than allowed.
     TooLarge,
     /// It is damaged, or uses what we do not support.
     CompileFailed,

@@ -1,21 +1,15 @@
 //! A plugin that is ready to be asked, and the walk of one question.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
-use super::bindings::PolicyPre;
 use super::breaker::{Breaker, BreakerState};
-use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
-use super::instance::Instance;
-use super::live::Life;
-use super::load::version_of;
-use super::log::PluginLog;
-use super::state::{Asked, State, TimeLimit};
+use super::state::{Asked, TimeLimit};
+use super::supply::{MemoryUse, Supply};
 use super::tally::Tally;
 use super::trace::Trace;
 use crate::decision::{Decision, FindTenant, RequestHead};
@@ -24,16 +18,11 @@ use crate::policy::{self, Instances};
 /// One version of a plugin, linked and configured. Dropping it frees its code and instances once
 /// the last call under way has ended.
 pub struct LoadedPlugin {
-    host: Arc<PluginHost>,
-    settings: Arc<policy::Plugin>,
     version: Arc<str>,
-    log: Arc<PluginLog>,
-    parts: Parts,
-    reused: Reused,
+    supply: Arc<Supply>,
     breaker: Breaker,
     tally: Arc<Tally>,
     loaded_at: SystemTime,
-    _life: Arc<Life>,
 }
 
 /// What a live request gets of a plugin.
@@ -57,65 +46,16 @@ impl Answer {
     }
 }
 
-/// What instances are made from.
-#[derive(Clone)]
-pub(super) struct Parts {
-    pub(super) pre: PolicyPre<State>,
-    /// Whether a fresh instance is configured as it starts.
-    pub(super) configured: bool,
-    /// Slots of the pool that an instance takes.
-    pub(super) slots: u32,
-    /// What an instance took when it was tried.
-    pub(super) memory: MemoryUse,
-    /// Why the configured memory is not copied, where that was tried.
-    pub(super) not_copied: Option<Arc<str>>,
-}
-
-/// Linear memory of one instance, bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryUse {
-    /// As it starts.
-    pub at_start: usize,
-    /// Once it is configured.
-    pub configured: usize,
-}
-
-/// Instances that wait for their next request.
-struct Reused {
-    /// A permit for each instance that may be in use at once.
-    turns: Semaphore,
-    idle: Mutex<Vec<Instance>>,
-}
-
 impl LoadedPlugin {
-    pub(super) fn new(
-        host: Arc<PluginHost>,
-        settings: Arc<policy::Plugin>,
-        version: Arc<str>,
-        log: Arc<PluginLog>,
-        parts: Parts,
-        ready: Vec<Instance>,
-    ) -> Self {
-        let turns = Semaphore::new(settings.reuse.size.get() as usize);
-        let reused = Reused { turns, idle: Mutex::new(ready) };
-        let breaker = Breaker::new(settings.breaker, Instant::now());
-        Self {
-            _life: host.lives.begin(),
-            host,
-            settings,
-            version,
-            log,
-            parts,
-            reused,
-            breaker,
-            tally: Arc::default(),
-            loaded_at: SystemTime::now(),
-        }
+    pub(super) fn new(version: Arc<str>, supply: Supply) -> Self {
+        let breaker = Breaker::new(supply.settings.breaker, Instant::now());
+        let (tally, loaded_at) = (Arc::default(), SystemTime::now());
+        Self { version, supply: Arc::new(supply), breaker, tally, loaded_at }
     }
 
     /// Its name in the policy.
     pub fn name(&self) -> &Arc<str> {
-        &self.settings.name
+        &self.supply.settings.name
     }
 
     /// The SHA-256 of its file in lower-case hex: what the operator knows this version by.
@@ -125,35 +65,28 @@ impl LoadedPlugin {
 
     /// Its part of the policy.
     pub fn settings(&self) -> &Arc<policy::Plugin> {
-        &self.settings
+        &self.supply.settings
     }
 
     /// Whether fresh instances start from the memory that `configure` left behind.
     pub fn starts_configured(&self) -> bool {
-        self.parts.configured
+        self.supply.parts.configured
     }
 
     /// Why `configure` runs again for each fresh instance, where copying its memory was tried in vain.
     pub fn not_copied(&self) -> Option<&str> {
-        self.parts.not_copied.as_deref()
+        self.supply.parts.not_copied.as_deref()
     }
 
     /// What the first instance took of memory.
     pub fn memory(&self) -> MemoryUse {
-        self.parts.memory
+        self.supply.parts.memory
     }
 
     /// The same version with its instances kept in another way, to compare what calls cost.
     #[must_use]
     pub fn kept(&self, instances: Instances) -> Self {
-        let settings = policy::Plugin { instances, ..policy::Plugin::clone(&self.settings) };
-        let (host, version, log) = (Arc::clone(&self.host), Arc::clone(&self.version), Arc::clone(&self.log));
-        Self::new(host, Arc::new(settings), version, log, self.parts.clone(), Vec::new())
-    }
-
-    /// Whether this is what loading `wasm` under `settings` would make, so that a reload can keep it.
-    pub fn serves(&self, settings: &policy::Plugin, wasm: &[u8]) -> bool {
-        *self.settings == *settings && *self.version == *version_of(wasm)
+        Self::new(Arc::clone(&self.version), self.supply.kept(instances))
     }
 
     /// When it was loaded.
@@ -220,93 +153,22 @@ impl LoadedPlugin {
     }
 
     async fn decide(&self, asked: Asked) -> Result<Decision, PluginFailure> {
-        let limit = TimeLimit::starting_now(self.time());
-        let _ticking = self.host.epochs.ticking();
-        match self.settings.instances {
-            Instances::PerRequest => self.resolve_fresh(asked, limit).await,
-            Instances::Reused => self.resolve_reused(asked, limit).await,
+        let supply = &self.supply;
+        let limit = TimeLimit::starting_now(supply.time());
+        let room = supply.room(limit).await?;
+        let call = Box::pin(Arc::clone(supply).answer(room, asked, limit));
+        match timeout_at(limit.deadline.into(), supply.host.lane.drive(&supply.pace, call)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panicked)) => Err(PluginFailure::new(FailureClass::Trap, panicked)),
+            Err(_) => Err(PluginFailure::deadline(supply.time())),
         }
-    }
-
-    async fn resolve_fresh(&self, asked: Asked, limit: TimeLimit) -> Result<Decision, PluginFailure> {
-        let slots = self.slots(limit).await?;
-        let answer = async {
-            let mut instance = self.make(slots, limit).await?;
-            instance.resolve(asked, limit).await
-        };
-        timeout_at(limit.deadline.into(), answer)
-            .await
-            .unwrap_or_else(|_| Err(PluginFailure::deadline(self.time())))
-    }
-
-    async fn resolve_reused(&self, asked: Asked, limit: TimeLimit) -> Result<Decision, PluginFailure> {
-        let Ok(turn) = timeout_at(limit.deadline.into(), self.reused.turns.acquire()).await else {
-            return Err(self.no_capacity());
-        };
-        let _turn = turn.expect("the semaphore is never closed");
-        let idle = self.idle().pop();
-        let mut instance = match idle {
-            Some(instance) => instance,
-            None => self.make_reused(limit).await?,
-        };
-        let answer = instance.resolve(asked, limit);
-        let answer = timeout_at(limit.deadline.into(), answer).await;
-        let answer = answer.unwrap_or_else(|_| Err(PluginFailure::deadline(self.time())));
-        // Whatever state a failure left behind is not for the next request.
-        if answer.is_ok() && instance.uses < self.settings.reuse.uses.get() {
-            self.idle().push(instance);
-        }
-        answer
-    }
-
-    async fn make_reused(&self, limit: TimeLimit) -> Result<Instance, PluginFailure> {
-        let slots = self.slots(limit).await?;
-        let made = timeout_at(limit.deadline.into(), self.make(slots, limit)).await;
-        made.unwrap_or_else(|_| Err(PluginFailure::deadline(self.time())))
-    }
-
-    async fn make(&self, slots: OwnedSemaphorePermit, limit: TimeLimit) -> Result<Instance, PluginFailure> {
-        let mut instance = Instance::make(&self.parts.pre, &self.settings, &self.log, limit, slots).await?;
-        if !self.parts.configured {
-            instance.configure(&self.settings.config).await.map_err(|failure| match failure.class {
-                FailureClass::Guest => PluginFailure::new(FailureClass::Configure, failure.message),
-                _ => failure,
-            })?;
-        }
-        Ok(instance)
-    }
-
-    /// Room for one instance, now or as soon as another one ends.
-    async fn slots(&self, limit: TimeLimit) -> Result<OwnedSemaphorePermit, PluginFailure> {
-        let slots = &self.host.slots;
-        if let Ok(room) = Arc::clone(slots).try_acquire_many_owned(self.parts.slots) {
-            return Ok(room);
-        }
-        match timeout_at(limit.deadline.into(), Arc::clone(slots).acquire_many_owned(self.parts.slots)).await
-        {
-            Ok(room) => Ok(room.expect("the semaphore is never closed")),
-            Err(_) => Err(self.no_capacity()),
-        }
-    }
-
-    fn no_capacity(&self) -> PluginFailure {
-        let message = format!("no instance became free within {:?}", self.time());
-        PluginFailure::new(FailureClass::Capacity, message)
-    }
-
-    fn time(&self) -> Duration {
-        self.settings.limits.time
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Instance>> {
-        self.reused.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for LoadedPlugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoadedPlugin")
-            .field("name", &self.settings.name)
+            .field("name", &self.supply.settings.name)
             .field("version", &self.version)
             .finish_non_exhaustive()
     }

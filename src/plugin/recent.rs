@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::loaded::Parts;
+use super::supply::Parts;
 use crate::policy::{Plugin, PluginLimits};
 
 /// Versions that are remembered, over all plugins. A small one has some hundred KiB of code.

@@ -10,8 +10,8 @@ use ed25519_dalek::{PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, Signature, VerifyingKey
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 
+use super::engine::PluginHost;
 use super::load_error::{LoadError, LoadErrorClass};
-use super::worker::off_the_workers;
 use crate::policy;
 
 /// The largest file that can hold a signature, bytes: 64, or 88 in base64, and generous white space.
@@ -29,6 +29,7 @@ impl Signatures {
     /// Refuses a file that no trusted key has signed.
     pub(super) async fn check(
         &self,
+        host: &PluginHost,
         trusted: &policy::Signature,
         version: &Arc<str>,
         wasm: &Arc<[u8]>,
@@ -37,7 +38,7 @@ impl Signatures {
         if trusted.keys.iter().any(was_seen) {
             return Ok(());
         }
-        let key = verify(trusted, wasm).await?;
+        let key = verify(host, trusted, wasm).await?;
         let mut seen = self.lock();
         if seen.len() >= MAX_SEEN {
             seen.clear();
@@ -52,7 +53,11 @@ impl Signatures {
 }
 
 /// The trusted key that has signed a file.
-async fn verify(trusted: &policy::Signature, wasm: &Arc<[u8]>) -> Result<VerifyingKey, LoadError> {
+async fn verify(
+    host: &PluginHost,
+    trusted: &policy::Signature,
+    wasm: &Arc<[u8]>,
+) -> Result<VerifyingKey, LoadError> {
     let invalid = |message: String| LoadError::new(LoadErrorClass::SignatureInvalid, message);
     let path = trusted.path.display();
     let bytes = read(&trusted.path).await.map_err(|error| {
@@ -63,8 +68,7 @@ async fn verify(trusted: &policy::Signature, wasm: &Arc<[u8]>) -> Result<Verifyi
     let signature = parse(&bytes).map_err(|why| invalid(format!("`{path}` is not a signature: {why}")))?;
     let (keys, wasm) = (trusted.keys.clone(), Arc::clone(wasm));
     let signed =
-        off_the_workers(move || keys.into_iter().find(|key| key.verify_strict(&wasm, &signature).is_ok()))
-            .await;
+        host.aside(move || keys.into_iter().find(|key| key.verify_strict(&wasm, &signature).is_ok())).await;
     match signed {
         Ok(Some(key)) => Ok(key),
         Ok(None) => Err(invalid(format!(

@@ -43,7 +43,8 @@ pub(super) async fn configured(
     let wasm = Arc::clone(wasm);
     // A task of its own: what the rewriting does not foresee in a hostile file may panic, and must
     // end there.
-    let task = tokio::spawn(async move {
+    let lane = Arc::clone(&host);
+    let copying = lane.lane.spawn(Box::pin(async move {
         let _slots = timeout(time, Arc::clone(&host.slots).acquire_many_owned(slots))
             .await
             .map_err(|_| "no instance became free")?
@@ -53,12 +54,13 @@ pub(super) async fn configured(
         let show = |error: LoadError| error.to_string();
         let copy = host.compile(copied.into(), Keep::Nowhere).await.map_err(show)?;
         let pre = host.link(&copy, &settings.capabilities).map_err(show)?;
-        let mut store = make_store(&host.engine, &settings, &log, TimeLimit::starting_now(time));
+        let limit = TimeLimit::starting_now(time);
+        let mut store = make_store(&host.engine, &settings, &log, &Arc::default(), limit);
         let started = timeout(time, pre.instantiate_async(&mut store)).await;
         started.map_err(|_| "the copy does not start")?.map_err(|error| format!("{error:#}"))?;
         Ok(pre)
-    });
-    task.await.unwrap_or_else(|panicked| Err(panicked.to_string()))
+    }));
+    copying.await.unwrap_or_else(Err)
 }
 
 async fn copy_configured(
@@ -74,7 +76,8 @@ async fn copy_configured(
     let component =
         host.compile(instrumented.into(), Keep::OnDisk).await.map_err(|error| error.to_string())?;
     let memory = (settings.limits.memory + EXTRA_BYTES).min(host.settings.memory_max);
-    let mut store = make_store(&host.engine, settings, log, TimeLimit::starting_now(time));
+    let limit = TimeLimit::starting_now(time);
+    let mut store = make_store(&host.engine, settings, log, &Arc::default(), limit);
     store.data_mut().memory = MemoryLimit::new(memory);
     let work = async {
         let instance = host.linker.instantiate_async(&mut store, &component).await.map_err(show)?;
@@ -83,6 +86,8 @@ async fn copy_configured(
         if store.data().holds_handles() {
             return Err("it holds handles after configure".to_owned());
         }
+        // All memory moves through calls now: at most what the plugin's limit lets it have.
+        store.set_hostcall_fuel(memory);
         let mut reader = Reader { store: &mut store, instance };
         wizer.snapshot_component(&context, &mut reader).await.map_err(show)
     };

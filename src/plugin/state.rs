@@ -9,6 +9,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::Policy;
 use super::bindings::innkeeper::policy::{directory, kv, log, types};
+use super::lane::Pace;
 use super::log::PluginLog;
 use super::trace::{Part, Trace};
 use super::wasi;
@@ -50,6 +51,7 @@ pub struct RequestView;
 pub(super) struct State {
     pub(super) memory: MemoryLimit,
     pub(super) call: Call,
+    pub(super) pace: Arc<Pace>,
     settings: Arc<policy::Plugin>,
     log: Arc<PluginLog>,
     resources: ResourceTable,
@@ -92,12 +94,18 @@ pub(super) struct Asked {
 }
 
 impl State {
-    pub(super) fn new(settings: &Arc<policy::Plugin>, log: &Arc<PluginLog>, limit: TimeLimit) -> Self {
+    pub(super) fn new(
+        settings: &Arc<policy::Plugin>,
+        log: &Arc<PluginLog>,
+        pace: &Arc<Pace>,
+        limit: TimeLimit,
+    ) -> Self {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(MAX_RESOURCES);
         Self {
             memory: MemoryLimit::new(settings.limits.memory),
             call: Call::new(limit, None),
+            pace: Arc::clone(pace),
             settings: Arc::clone(settings),
             log: Arc::clone(log),
             resources,

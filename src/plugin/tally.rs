@@ -44,7 +44,10 @@ impl Tally {
         if self.longest_micros.load(Ordering::Relaxed) < micros {
             self.longest_micros.fetch_max(micros, Ordering::Relaxed);
         }
-        if let Err(failure) = answer {
+        // What was not asked tells nothing; that it failed before does.
+        if let Err(failure) = answer
+            && failure.class != FailureClass::BreakerOpen
+        {
             let last = LastFailure { failure: failure.clone(), at: SystemTime::now() };
             *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
         }
@@ -71,7 +74,7 @@ impl Tally {
         Duration::from_micros(self.longest_micros.load(Ordering::Relaxed))
     }
 
-    /// The failure that came last, if any did.
+    /// The failure that came last, if any did; not that the plugin was not asked.
     pub fn last_failure(&self) -> Option<LastFailure> {
         self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

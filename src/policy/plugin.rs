@@ -169,8 +169,10 @@ pub struct Reuse {
 
 impl Default for Reuse {
     fn default() -> Self {
-        const DEFAULT: Reuse =
-            Reuse { size: NonZeroU32::new(32).unwrap(), uses: NonZeroU32::new(10_000).unwrap() };
+        const DEFAULT: Reuse = Reuse {
+            size: NonZeroU32::new(32).expect("it is not 0"),
+            uses: NonZeroU32::new(10_000).expect("it is not 0"),
+        };
         DEFAULT
     }
 }

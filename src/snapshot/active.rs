@@ -108,8 +108,8 @@ impl ActivePlugin {
         self.file.as_ref()
     }
 
-    /// Whether another version serves than the one in the plugin's file.
-    pub fn is_rolled_back(&self) -> bool {
+    /// Whether another version serves than the one in the plugin's file, because an operator said so.
+    pub fn overrides_file(&self) -> bool {
         self.file.as_ref() != Some(self.active.version())
     }
 

@@ -7,7 +7,7 @@ use super::active::ActivePlugin;
 use super::build::{BuildError, Builder};
 use super::history::PluginFile;
 use crate::plugin::{LoadError, LoadedPlugin};
-use crate::policy::{self, Diagnostic, Diagnostics, OnFailure, Policy};
+use crate::policy::{self, Diagnostic, Diagnostics, Excerpt, OnFailure, Policy};
 
 /// What the next snapshot may hold of each plugin, in the policy's order.
 pub(super) struct Candidates {
@@ -60,9 +60,7 @@ impl Builder {
                 failures.push(Diagnostic::error(at, format!("the plugin `{name}` {why}")));
                 continue;
             };
-            let message =
-                format!("the plugin `{name}` {why}\nversion {} goes on serving", stand_in.version());
-            candidates.held_back.push(Diagnostic::error(at, message));
+            candidates.held_back.push(held_back(at, format!("the plugin `{name}` {why}"), stand_in));
             candidates.plugins.push(Candidate { plugin: Arc::clone(stand_in), origin: Origin::HeldBack });
         }
         if failures.is_empty() { Ok(candidates) } else { Err(Diagnostics::from(failures).into()) }
@@ -89,25 +87,16 @@ impl Builder {
         }
         for (place, candidate) in plugins.iter_mut().enumerate() {
             let Origin::Loaded { file, stand_in: Some(stand_in) } = &candidate.origin else { continue };
-            let without = snapshot.plugins.clone();
-            let mut with = without.clone();
-            with[place] = Arc::clone(&candidate.plugin);
-            snapshot.bind(with);
-            let failed = snapshot.rehearse().await;
+            let failed = snapshot.rehearse_with(place, &candidate.plugin).await;
             if failed.is_empty() {
                 continue;
             }
-            snapshot.bind(without);
-            let name = candidate.plugin.name();
-            let message = failed.iter().map(|one| one.message.as_str()).collect::<Vec<_>>().join("\n");
-            self.held_back.fails_tests(name, &file.version, message);
+            let (name, version) = (candidate.plugin.name(), &file.version);
+            let messages: Vec<&str> = failed.iter().map(|one| one.message.as_str()).collect();
+            self.held_back.fails_tests(name, version, messages.join("\n"));
             let at = snapshot.policy.places.plugins.get(name).expect("each plugin has a path").clone();
-            let message = format!(
-                "with version {} of the plugin `{name}` the policy's tests fail\nversion {} goes on serving",
-                file.version,
-                stand_in.version()
-            );
-            held_back.push(Diagnostic::error(at, message));
+            let message = format!("with version {version} of the plugin `{name}` the policy's tests fail");
+            held_back.push(self::held_back(at, message, stand_in));
             held_back.extend(failed);
             *candidate = Candidate { plugin: Arc::clone(stand_in), origin: Origin::HeldBack };
         }
@@ -199,6 +188,21 @@ impl Builder {
     }
 }
 
+impl Snapshot {
+    /// Puts a plugin in its place, and takes it out again where tests fail with it.
+    async fn rehearse_with(&mut self, place: usize, plugin: &Arc<ActivePlugin>) -> Vec<Diagnostic> {
+        let without = self.plugins.clone();
+        let mut with = without.clone();
+        with[place] = Arc::clone(plugin);
+        self.bind(with);
+        let failed = self.rehearse().await;
+        if !failed.is_empty() {
+            self.bind(without);
+        }
+        failed
+    }
+}
+
 impl Candidate {
     /// What serves where its file is held back; itself where it cannot be.
     fn stand_in(&self) -> &Arc<ActivePlugin> {
@@ -207,4 +211,9 @@ impl Candidate {
             Origin::Kept | Origin::HeldBack | Origin::Loaded { stand_in: None, .. } => &self.plugin,
         }
     }
+}
+
+fn held_back(at: Excerpt, message: String, stand_in: &ActivePlugin) -> Diagnostic {
+    let help = format!("version {} goes on serving until the file is repaired", stand_in.version());
+    Diagnostic { help: Some(help), ..Diagnostic::error(at, message) }
 }

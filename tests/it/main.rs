@@ -27,4 +27,7 @@ mod support;
 mod torture;
 mod torture_gateway;
 mod trial;
+mod trial_traffic;
+mod trust;
+mod versions;
 mod walk;

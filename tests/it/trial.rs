@@ -181,20 +181,18 @@ routes: [ { name: all, tenant: { first: [ { plugin: keys } ] }, forward: app } ]
     let cases =
         "cases: [ { name: the key, request: { headers: { x-api-key: k } }, expect: { tenant: acme } } ]";
     let args = desk.args(legacy_keys(), &[cases]);
-    let lent = |plugin: &str| TestArgs {
-        settings: SettingsArgs {
-            policy: Some(policy.clone()),
-            plugin: Some(plugin.into()),
-            ..Default::default()
-        },
-        ..args.clone()
+    let lent = |plugin: &str| {
+        let settings =
+            SettingsArgs { config: None, policy: Some(policy.clone()), plugin: Some(plugin.into()) };
+        TestArgs { settings, ..args.clone() }
     };
     assert!(test(&lent("keys")).await.unwrap().is_ok());
-    assert!(test(&lent("kays")).await.unwrap_err().contains("it has `keys`"));
+    let unknown = lent("kays");
+    assert!(test(&unknown).await.unwrap_err().contains("it has `keys`"));
     // Without a policy nobody knows the key; with an argument it is known again.
     assert!(!test(&args).await.unwrap().is_ok());
     let config = Some(serde_json::json!({ "keys": { "k": "acme" } }));
-    let settings = SettingsArgs { config, ..Default::default() };
+    let settings = SettingsArgs { config, ..SettingsArgs::default() };
     assert!(test(&TestArgs { settings, ..args }).await.unwrap().is_ok());
 }
 

@@ -18,7 +18,7 @@ pub use self::language::Language;
 pub use self::settings::SettingsArgs;
 use super::{fail, print};
 
-/// Begin, build, check, test, record and sign plugins.
+/// Begin, build, check, test and sign plugins.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub struct Args {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::settings::SettingsArgs;
+use super::SettingsArgs;
 use crate::cli::{OutputFormat, fail, print, progress};
 use crate::plugin::{HostSettings, LoadedPlugin, PluginHost, Replayed};
 use crate::policy::{Case, Cases, Diagnostics, Difference, Instances, Plugin};
@@ -29,7 +29,7 @@ pub struct TestArgs {
     /// Files of cases, written by hand or by `innkeeper plugin record`
     #[arg(required = true, value_name = "CASES")]
     pub cases: Vec<PathBuf>,
-    /// How to run it; a configuration given here replaces that of the cases
+    /// How it is run; a configuration given here stands in place of the one in the cases
     #[command(flatten)]
     pub settings: SettingsArgs,
     /// How the result is shown
@@ -154,7 +154,6 @@ fn read_cases(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Cases)>, String> {
     if findings.is_empty() { Ok(read) } else { Err(format!("the cases cannot be used\n{findings}")) }
 }
 
-/// The plugin as the policy has it, or with every default.
 fn settings(args: &TestArgs) -> Result<Plugin, String> {
     let mut settings = args.settings.settings(&args.file)?;
     settings.limits.time = settings.limits.time.max(TIME);

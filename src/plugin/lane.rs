@@ -1,0 +1,136 @@
+//! The slow lane: a call that outstays its time on a worker goes on here, on threads of low
+//! priority, so that a plugin that loops costs other requests next to nothing.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::thread;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::instrument::WithSubscriber as _;
+
+/// Niceness of the lane's threads. Beside a worker that is busy, one of them gets a thirtieth of
+/// the core; beside an idle one, all that it wants.
+const NICENESS: i32 = 15;
+
+/// A call of a plugin under way.
+pub(super) type Call<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The lane's threads. They end when it is dropped.
+pub(super) struct SlowLane {
+    // Taken only on drop.
+    runtime: Option<Runtime>,
+}
+
+/// How one plugin has behaved: whether its calls may start on a worker.
+#[derive(Default)]
+pub(super) struct Pace {
+    /// Interruptions by the clock, each after a millisecond at least.
+    interruptions: AtomicU64,
+    /// Of them, those that have been made up for by a call that needed none.
+    forgiven: AtomicU64,
+}
+
+impl Pace {
+    /// Tells that a call of the plugin was interrupted.
+    pub(super) fn interrupted(&self) {
+        self.interruptions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn interruptions(&self) -> u64 {
+        self.interruptions.load(Ordering::Relaxed)
+    }
+
+    fn is_slow(&self) -> bool {
+        self.interruptions() != self.forgiven.load(Ordering::Relaxed)
+    }
+
+    fn forgive(&self, interruptions: u64) {
+        self.forgiven.store(interruptions, Ordering::Relaxed);
+    }
+}
+
+impl SlowLane {
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(thread::available_parallelism().map_or(1, usize::from))
+            .thread_name("plugin-lane")
+            .on_thread_start(lower_priority)
+            .build()?;
+        Ok(Self { runtime: Some(runtime) })
+    }
+
+    /// Drives `call` to its end: where it starts, as long as its plugin is quick, and on the lane
+    /// from its first interruption on. A plugin whose last call was slow starts on the lane.
+    ///
+    /// # Errors
+    /// The text of a panic in a host function.
+    pub(super) async fn drive<T: Send + 'static>(&self, pace: &Pace, mut call: Call<T>) -> Result<T, String> {
+        if !pace.is_slow() {
+            let here = poll_fn(|context| match call.as_mut().poll(context) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending if pace.is_slow() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            });
+            if let Some(answer) = here.await {
+                return Ok(answer);
+            }
+        }
+        let before = pace.interruptions();
+        let answer = self.spawn(call).await?;
+        if pace.interruptions() == before {
+            pace.forgive(before);
+        }
+        Ok(answer)
+    }
+
+    /// Runs work on the lane. Dropping the future ends it.
+    ///
+    /// # Errors
+    /// The text of a panic.
+    pub(super) async fn spawn<T: Send + 'static>(&self, call: Call<T>) -> Result<T, String> {
+        let runtime = self.runtime.as_ref().expect("it is taken only on drop");
+        let carried = Carried { call, home: Handle::current() };
+        // Lines go to the caller's log, wherever that is.
+        AbortOnDropHandle::new(runtime.spawn(carried.with_current_subscriber()))
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
+impl Drop for SlowLane {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Waiting for its threads would block the worker that drops the host.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A call on the lane, with the runtime that it came from: a socket or a timer that it opens, for
+/// example in a directory look-up, must be served there and not at low priority.
+struct Carried<T> {
+    call: Call<T>,
+    home: Handle,
+}
+
+impl<T> Future for Carried<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let home = self.home.clone();
+        let _home = home.enter();
+        self.call.as_mut().poll(context)
+    }
+}
+
+/// Makes the current thread yield to others wherever they have work.
+pub(super) fn lower_priority() {
+    // On Linux a process without an id is the current thread. Where the system refuses, the work
+    // is done all the same.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+}

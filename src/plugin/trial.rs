@@ -209,10 +209,9 @@ impl Trial {
         });
     }
 
-    /// Every request's share of the sample is added up: it is in when a whole is full. So a tenth
-    /// is every tenth, without a die.
+    /// Every request's share of the sample is added up, and it is in where that fills a whole: a tenth
+    /// is every tenth, without a die. Beyond 2^53 requests a share may be off by one.
     fn samples_next(&self) -> bool {
-        #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 requests a share may be off by one")]
         let before = self.seen.fetch_add(1, Ordering::Relaxed) as f64;
         ((before + 1.0) * self.rules.sample).floor() > (before * self.rules.sample).floor()
     }

@@ -129,6 +129,7 @@ fn target(path: &str, query: &str) -> Uri {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::trace::Trace;
 
     fn sent() -> RequestHead {
         let mut headers = HeaderMap::new();
@@ -152,7 +153,9 @@ mod tests {
     }
 
     fn reads(parts: &[Part]) -> Reads {
-        Reads { parts: parts.iter().cloned().collect(), ..Reads::default() }
+        let trace = Trace::default();
+        parts.iter().for_each(|part| trace.read(part.clone()));
+        trace.reads()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Off the request path: from decided requests to cases, each asked once more before it is kept.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Weak};
 
@@ -28,7 +28,7 @@ pub(super) async fn run(
     mut queue: mpsc::Receiver<Sample>,
 ) {
     let deadline = Instant::now() + LONGEST;
-    let (mut seen, hashes) = (HashSet::new(), RandomState::new());
+    let (mut seen, mut kept, hashes) = (HashSet::new(), HashSet::new(), RandomState::new());
     let why = loop {
         let sample = match timeout_at(deadline, queue.recv()).await {
             Ok(Some(sample)) => sample,
@@ -38,11 +38,12 @@ pub(super) async fn run(
         let Some(plugin) = plugin.upgrade() else { break "the plugin was replaced" };
         let Some(draft) = Draft::of(&sample, &recording) else { continue };
         // Most requests are like one before: these cost no second call.
-        if !seen.insert(hashes.hash_one(draft.case.body())) {
+        if !seen.insert(hashes.hash_one(draft.question())) {
             continue;
         }
         match draft.settle(&plugin, &recording).await {
-            Some(case) => recording.add(case),
+            Some(case) if kept.insert(hashes.hash_one(case.body())) => recording.add(case),
+            Some(_) => {}
             None => recording.lock().unrepeatable += 1,
         }
         if recording.count() >= recording.wanted {
@@ -82,6 +83,15 @@ impl Draft {
         Some(Self { case, replaced })
     }
 
+    /// What decides how the plugin will answer. Where something was replaced, how it answered the
+    /// secret says nothing.
+    fn question(&self) -> String {
+        if self.replaced.is_empty() {
+            return self.case.body();
+        }
+        Case { directory: BTreeMap::new(), expected: Answer::Next, ..self.case.clone() }.body()
+    }
+
     /// Asks the plugin again. A case in which something was replaced expects what comes now; any
     /// other must come out as it did.
     async fn settle(self, plugin: &LoadedPlugin, recording: &Recording) -> Option<Case> {
@@ -110,11 +120,6 @@ impl Draft {
 impl Recording {
     fn add(&self, mut case: Case) {
         let mut progress = self.lock();
-        // Two secrets may have been all that told two cases apart.
-        let body = case.body();
-        if progress.cases.iter().any(|known| known.body() == body) {
-            return;
-        }
         case.name = format!("recorded {}: {}", progress.cases.len() + 1, case.expected);
         progress.bytes += case.to_string().len();
         progress.cases.push(case);

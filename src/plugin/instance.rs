@@ -66,7 +66,7 @@ impl Instance {
     ) -> Result<Decision, PluginFailure> {
         self.uses += 1;
         let state = self.store.data_mut();
-        state.call = Call { limit, asked: Some(asked) };
+        state.call = Call { limit, asked: Some(asked), found_running: None };
         state.memory.forget_refusal();
         self.store.set_epoch_deadline(FIRST_TICKS);
         let answered = self.policy.call_resolve(&mut self.store, Resource::new_borrow(0)).await;
@@ -79,8 +79,8 @@ impl Instance {
     }
 }
 
-/// A store whose guest is interrupted at every tick: it lets other tasks run, and ends at its
-/// deadline.
+/// A store whose guest is interrupted by the clock: a slow one lets other tasks run, and it ends at
+/// its deadline.
 pub(super) fn make_store(
     engine: &Engine,
     log: &Arc<PluginLog>,
@@ -88,19 +88,21 @@ pub(super) fn make_store(
     memory_bytes: usize,
     limit: TimeLimit,
 ) -> Store<State> {
-    let call = Call { limit, asked: None };
+    let call = Call { limit, asked: None, found_running: None };
     let mut store = Store::new(engine, State::new(log, pace, memory_bytes, call));
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
     store.set_epoch_deadline(FIRST_TICKS);
-    store.epoch_deadline_callback(|context| {
-        let limit = context.data().call.limit;
-        context.data().pace.interrupted();
-        if Instant::now() < limit.deadline {
-            Ok(UpdateDeadline::Yield(1))
-        } else {
-            Err(HostStop::Deadline(limit.time).into())
+    store.epoch_deadline_callback(|mut context| {
+        let State { call, pace, .. } = context.data_mut();
+        if Instant::now() >= call.limit.deadline {
+            return Err(HostStop::Deadline(call.limit.time).into());
         }
+        Ok(if pace.interrupted(&mut call.found_running) {
+            UpdateDeadline::Yield(1)
+        } else {
+            UpdateDeadline::Continue(1)
+        })
     });
     store
 }

@@ -54,6 +54,8 @@ pub(super) struct State {
 pub(super) struct Call {
     pub(super) limit: TimeLimit,
     pub(super) asked: Option<Asked>,
+    /// Processor time at which the clock found the guest running first.
+    pub(super) found_running: Option<Duration>,
 }
 
 /// When a call must have ended, and the limit that this follows from.

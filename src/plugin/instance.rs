@@ -12,6 +12,7 @@ use super::failure::{FailureClass, PluginFailure};
 use super::lane::Pace;
 use super::log::PluginLog;
 use super::state::{Asked, Call, HostStop, State, TimeLimit};
+use super::supply::MemoryUse;
 use super::verdict;
 use crate::decision::Decision;
 use crate::policy;
@@ -29,6 +30,7 @@ pub(super) struct Instance {
     store: Store<State>,
     policy: Policy,
     pub(super) uses: u32,
+    memory_at_start: usize,
     _slots: OwnedSemaphorePermit,
 }
 
@@ -36,15 +38,18 @@ impl Instance {
     /// Makes an instance that has not been configured.
     pub(super) async fn make(
         pre: &PolicyPre<State>,
+        settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
         pace: &Arc<Pace>,
-        settings: &policy::Plugin,
         limit: TimeLimit,
         slots: OwnedSemaphorePermit,
     ) -> Result<Self, PluginFailure> {
-        let mut store = make_store(pre.engine(), log, pace, settings.limits.memory, limit);
+        let mut store = make_store(pre.engine(), settings, log, pace, limit);
         match pre.instantiate_async(&mut store).await {
-            Ok(policy) => Ok(Self { store, policy, uses: 0, _slots: slots }),
+            Ok(policy) => {
+                let memory_at_start = store.data().memory.used();
+                Ok(Self { store, policy, uses: 0, memory_at_start, _slots: slots })
+            }
             Err(error) => Err(PluginFailure::classify(&error, store.data())),
         }
     }
@@ -58,6 +63,11 @@ impl Instance {
         }
     }
 
+    /// What it takes of memory by now.
+    pub(super) fn memory(&self) -> MemoryUse {
+        MemoryUse { at_start: self.memory_at_start, configured: self.store.data().memory.used() }
+    }
+
     /// Asks the plugin about a request.
     pub(super) async fn resolve(
         &mut self,
@@ -66,7 +76,7 @@ impl Instance {
     ) -> Result<Decision, PluginFailure> {
         self.uses += 1;
         let state = self.store.data_mut();
-        state.call = Call { limit, asked: Some(asked), found_running: None };
+        state.call = Call::new(limit, Some(asked));
         state.memory.forget_refusal();
         self.store.set_epoch_deadline(FIRST_TICKS);
         let answered = self.policy.call_resolve(&mut self.store, Resource::new_borrow(0)).await;
@@ -83,13 +93,12 @@ impl Instance {
 /// its deadline.
 pub(super) fn make_store(
     engine: &Engine,
+    settings: &Arc<policy::Plugin>,
     log: &Arc<PluginLog>,
     pace: &Arc<Pace>,
-    memory_bytes: usize,
     limit: TimeLimit,
 ) -> Store<State> {
-    let call = Call { limit, asked: None, found_running: None };
-    let mut store = Store::new(engine, State::new(log, pace, memory_bytes, call));
+    let mut store = Store::new(engine, State::new(settings, log, pace, limit));
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
     store.set_epoch_deadline(FIRST_TICKS);

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::instrument::WithSubscriber as _;
 
 /// Niceness of the lane's threads. Beside a worker that is busy, one of them gets a thirtieth of
 /// the core; beside an idle one, all that it wants.
@@ -110,7 +111,10 @@ impl SlowLane {
     pub(super) async fn spawn<T: Send + 'static>(&self, call: Call<T>) -> Result<T, String> {
         let runtime = self.runtime.as_ref().expect("it is taken only on drop");
         let carried = Carried { call, home: Handle::current() };
-        AbortOnDropHandle::new(runtime.spawn(carried)).await.map_err(|error| error.to_string())
+        // Lines go to the caller's log, wherever that is.
+        AbortOnDropHandle::new(runtime.spawn(carried.with_current_subscriber()))
+            .await
+            .map_err(|error| error.to_string())
     }
 }
 

@@ -1,125 +1,27 @@
 //! From a file's bytes to a plugin that is linked, configured and ready to be asked.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 use wasmtime::component::Component;
-use wasmtime::component::types::ComponentItem;
 
 use super::bindings::PolicyPre;
+use super::compile::Keep;
 use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
 use super::instance::Instance;
 use super::lane::Pace;
+use super::load_error::{LoadError, LoadErrorClass};
 use super::loaded::LoadedPlugin;
-use super::log::{PluginLog, printable};
+use super::log::PluginLog;
 use super::recent::Key;
 use super::snapshot;
 use super::state::{State, TimeLimit};
 use super::supply::{Parts, Supply};
-use crate::policy;
-
-/// The world that we serve.
-const PACKAGE: &str = "innkeeper:policy";
-/// Its version.
-const VERSION: &str = "0.1.0";
-/// What a plugin must export.
-const EXPORTS: [&str; 2] = ["configure", "resolve"];
-
-/// Interfaces that a plugin may import, without their version.
-const GRANTED: [&str; 25] = [
-    "innkeeper:policy/types",
-    "innkeeper:policy/directory",
-    "innkeeper:policy/log",
-    "wasi:cli/environment",
-    "wasi:cli/exit",
-    "wasi:cli/stdin",
-    "wasi:cli/stdout",
-    "wasi:cli/stderr",
-    "wasi:cli/terminal-input",
-    "wasi:cli/terminal-output",
-    "wasi:cli/terminal-stdin",
-    "wasi:cli/terminal-stdout",
-    "wasi:cli/terminal-stderr",
-    "wasi:clocks/monotonic-clock",
-    "wasi:clocks/wall-clock",
-    "wasi:filesystem/preopens",
-    "wasi:filesystem/types",
-    "wasi:io/error",
-    "wasi:io/poll",
-    "wasi:io/streams",
-    "wasi:random/insecure",
-    "wasi:random/insecure-seed",
-    "wasi:random/random",
-    // Only types, shared by the interfaces above.
-    "wasi:clocks/timezone",
-    "wasi:clocks/types",
-];
-
-/// The longest text of a load error, bytes: part of it may come from the plugin.
-const MAX_MESSAGE_BYTES: usize = 1024;
-
-/// What kind of failure kept a plugin from being loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LoadErrorClass {
-    /// The file is not a WebAssembly component.
-    NotAComponent,
-    /// Its SHA-256 is not the one that the policy pins.
-    PinMismatch,
-    /// The file, or the memory that it starts with, is larger than allowed.
-    TooLarge,
-    /// It is damaged, or uses what we do not support.
-    CompileFailed,
-    /// It imports something that plugins may not use.
-    ImportNotGranted,
-    /// It does not have the functions that a policy plugin must have.
-    WrongWorld,
-    /// Its `configure` refused the policy's `config`, trapped, or did not return.
-    ConfigureFailed,
-    /// No instance became free to try it.
-    Capacity,
-}
-
-impl LoadErrorClass {
-    /// The class as logs and the admin listener show it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NotAComponent => "not-a-component",
-            Self::PinMismatch => "pin-mismatch",
-            Self::TooLarge => "too-large",
-            Self::CompileFailed => "compile-failed",
-            Self::ImportNotGranted => "import-not-granted",
-            Self::WrongWorld => "wrong-world",
-            Self::ConfigureFailed => "configure-failed",
-            Self::Capacity => "capacity",
-        }
-    }
-}
-
-/// Why a plugin was not loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoadError {
-    /// The kind.
-    pub class: LoadErrorClass,
-    /// What is wrong, and what to do.
-    pub message: String,
-}
-
-impl LoadError {
-    pub(super) fn new(class: LoadErrorClass, message: impl AsRef<str>) -> Self {
-        Self { class, message: printable(message.as_ref(), MAX_MESSAGE_BYTES).into_owned() }
-    }
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.class.as_str(), self.message)
-    }
-}
-
-impl std::error::Error for LoadError {}
+use super::world::check_world;
+use crate::policy::{self, Capabilities};
 
 impl PluginHost {
     /// Checks, compiles and links a plugin, and configures it once to see that it can be.
@@ -132,6 +34,10 @@ impl PluginHost {
         wasm: &[u8],
     ) -> Result<LoadedPlugin, LoadError> {
         let version = self.check_file(&settings, wasm)?;
+        let wasm: Arc<[u8]> = wasm.into();
+        if let Some(trusted) = &settings.signature {
+            self.signatures.check(self, trusted, &version, &wasm).await?;
+        }
         let log = Arc::new(PluginLog::new(Arc::clone(&settings.name), Arc::clone(&version)));
         let pace = Arc::default();
         let key = Key::new(&version, &settings);
@@ -139,8 +45,9 @@ impl PluginHost {
             Some(parts) if parts.configured => (parts, Vec::new()),
             Some(parts) => self.prepare(parts.pre, &settings, &log, &pace, None).await?,
             None => {
-                let pre = self.link(wasm.into()).await?;
-                self.prepare(pre, &settings, &log, &pace, Some(wasm)).await?
+                let component = self.compile(Arc::clone(&wasm), Keep::OnDisk).await?;
+                let pre = self.link(&component, &settings.capabilities)?;
+                self.prepare(pre, &settings, &log, &pace, Some(&wasm)).await?
             }
         };
         self.recent.remember(key, &parts, wasm.len());
@@ -155,24 +62,30 @@ impl PluginHost {
         settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
         pace: &Arc<Pace>,
-        wasm: Option<&[u8]>,
+        wasm: Option<&Arc<[u8]>>,
     ) -> Result<(Parts, Vec<Instance>), LoadError> {
         let slots = self.slots_for(&pre)?;
         let tried = self.try_configure(&pre, settings, log, pace, slots).await?;
+        let memory = tried.memory();
+        let parts = |pre, configured| Parts { pre, configured, slots, memory, not_copied: None };
         if settings.instances == policy::Instances::Reused {
-            return Ok((Parts { pre, configured: false, slots }, vec![tried]));
+            return Ok((parts(pre, false), vec![tried]));
         }
         drop(tried);
+        let mut not_copied = None;
         if let Some(wasm) = wasm.filter(|_| self.settings.snapshot) {
             match snapshot::configured(self, settings, log, wasm, slots).await {
-                Ok(pre) => return Ok((Parts { pre, configured: true, slots }, Vec::new())),
-                Err(why) => tracing::debug!(
-                    target: "innkeeper::plugin", plugin = &*settings.name,
-                    "configure runs again for each instance: {why}"
-                ),
+                Ok(pre) => return Ok((parts(pre, true), Vec::new())),
+                Err(why) => {
+                    tracing::debug!(
+                        target: "innkeeper::plugin", plugin = &*settings.name,
+                        "configure runs again for each instance: {why}"
+                    );
+                    not_copied = Some(why.into());
+                }
             }
         }
-        Ok((Parts { pre, configured: false, slots }, Vec::new()))
+        Ok((Parts { not_copied, ..parts(pre, false) }, Vec::new()))
     }
 
     fn check_file(&self, settings: &policy::Plugin, wasm: &[u8]) -> Result<Arc<str>, LoadError> {
@@ -198,37 +111,16 @@ impl PluginHost {
         Ok(version.into())
     }
 
-    /// Compiles and links a component, and checks that it has our world.
-    pub(super) async fn link(self: &Arc<Self>, wasm: Arc<[u8]>) -> Result<PolicyPre<State>, LoadError> {
-        let component = self.compile(wasm).await?;
-        check_world(&component)?;
+    /// Links a component after a check that it has our world and imports what is granted.
+    pub(super) fn link(
+        &self,
+        component: &Component,
+        granted: &Capabilities,
+    ) -> Result<PolicyPre<State>, LoadError> {
+        check_world(component, granted)?;
         let wrong = |error: wasmtime::Error| LoadError::new(LoadErrorClass::WrongWorld, format!("{error:#}"));
-        let pre = self.linker.instantiate_pre(&component).map_err(wrong)?;
+        let pre = self.linker.instantiate_pre(component).map_err(wrong)?;
         PolicyPre::new(pre).map_err(wrong)
-    }
-
-    /// Compiles off the workers: it takes a tenth of a second for a small plugin, half a minute for
-    /// a whole Python.
-    pub(super) async fn compile(self: &Arc<Self>, wasm: Arc<[u8]>) -> Result<Component, LoadError> {
-        let (engine, compilers) = (self.engine.clone(), Arc::clone(&self.compilers));
-        #[expect(clippy::disallowed_methods, reason = "compilation cannot be cancelled, and need not be")]
-        let compiled =
-            tokio::task::spawn_blocking(move || compilers.install(|| Component::new(&engine, &wasm))).await;
-        let failed = |message: String| LoadError::new(LoadErrorClass::CompileFailed, message);
-        match compiled {
-            Ok(Ok(component)) => Ok(component),
-            Ok(Err(error)) => {
-                let message = format!("{error:#}");
-                // The pool refuses what could never be instantiated.
-                let class = if message.contains("exceeds the limit") {
-                    LoadErrorClass::TooLarge
-                } else {
-                    LoadErrorClass::CompileFailed
-                };
-                Err(LoadError::new(class, message))
-            }
-            Err(panicked) => Err(failed(format!("the compiler failed: {panicked}"))),
-        }
     }
 
     /// How many of the pool's slots an instance takes.
@@ -264,7 +156,7 @@ impl PluginHost {
         let (log, pace) = (Arc::clone(log), Arc::clone(pace));
         let configured = self.lane.spawn(Box::pin(async move {
             let _ticking = host.epochs.ticking();
-            let mut instance = Instance::make(&pre, &log, &pace, &settings, limit, slots).await?;
+            let mut instance = Instance::make(&pre, &settings, &log, &pace, limit, slots).await?;
             instance.configure(&settings.config).await.map(|()| instance)
         }));
         let failure = match timeout(time, configured).await {
@@ -300,57 +192,8 @@ fn check_kind(wasm: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// Compares imports and exports with the world, to say in words what does not fit.
-fn check_world(component: &Component) -> Result<(), LoadError> {
-    let kind = component.component_type();
-    let mut refused = String::new();
-    for (name, import) in kind.imports(component.engine()) {
-        // The world names the types of our interface; nothing can be called through them.
-        if matches!(import.ty, ComponentItem::Type(_) | ComponentItem::Resource(_)) {
-            continue;
-        }
-        let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-        if interface.starts_with(PACKAGE) && !compatible(version) {
-            let message = format!("it was built for `{name}`, this host serves {PACKAGE}@{VERSION}");
-            return Err(LoadError::new(LoadErrorClass::WrongWorld, message));
-        }
-        if !GRANTED.contains(&interface) {
-            let _ = write!(refused, "{}`{name}`", if refused.is_empty() { "" } else { ", " });
-        }
-    }
-    if !refused.is_empty() {
-        let message = format!(
-            "it imports {refused}; a plugin may import {PACKAGE} and the harmless part of WASI (clocks, \
-             randomness, output), but no files, network or processes"
-        );
-        return Err(LoadError::new(LoadErrorClass::ImportNotGranted, message));
-    }
-    let missing: Vec<&str> = EXPORTS
-        .into_iter()
-        .filter(|wanted| {
-            !kind
-                .exports(component.engine())
-                .any(|(name, export)| name == *wanted && matches!(export.ty, ComponentItem::ComponentFunc(_)))
-        })
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let message = format!(
-        "it does not export `{}`: a plugin is built for the world `policy` of {PACKAGE}@{VERSION}",
-        missing.join("` and `")
-    );
-    Err(LoadError::new(LoadErrorClass::WrongWorld, message))
-}
-
-/// Below 1.0, a minor version is a contract of its own; a patch only adds words to it.
-fn compatible(version: &str) -> bool {
-    let minor = VERSION.rsplit_once('.').map_or(VERSION, |(minor, _)| minor);
-    version.rsplit_once('.').is_some_and(|(theirs, _)| theirs == minor)
-}
-
-/// What the operator knows a file by.
-pub(super) fn version_of(wasm: &[u8]) -> String {
+/// What the operator knows a file by: its SHA-256 in lower-case hex.
+pub fn version_of(wasm: &[u8]) -> String {
     hex(&Sha256::digest(wasm))
 }
 

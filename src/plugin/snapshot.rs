@@ -9,10 +9,12 @@ use wasmtime::component::{ComponentNamedList, Instance, Lift, WasmList};
 use wasmtime_wizer::{ComponentInstanceState, Wizer};
 
 use super::bindings::{Policy, PolicyPre};
+use super::compile::Keep;
 use super::engine::PluginHost;
 use super::instance::make_store;
+use super::load_error::LoadError;
 use super::log::PluginLog;
-use super::state::{State, TimeLimit};
+use super::state::{MemoryLimit, State, TimeLimit};
 use crate::policy;
 
 /// The largest file that is worth it, bytes. It is compiled twice more, which takes a small plugin
@@ -30,7 +32,7 @@ pub(super) async fn configured(
     host: &Arc<PluginHost>,
     settings: &Arc<policy::Plugin>,
     log: &Arc<PluginLog>,
-    wasm: &[u8],
+    wasm: &Arc<[u8]>,
     slots: u32,
 ) -> Result<PolicyPre<State>, String> {
     if wasm.len() > MAX_FILE_BYTES {
@@ -38,7 +40,7 @@ pub(super) async fn configured(
     }
     let time = host.settings.configure_time;
     let (host, settings, log) = (Arc::clone(host), Arc::clone(settings), Arc::clone(log));
-    let wasm: Arc<[u8]> = wasm.into();
+    let wasm = Arc::clone(wasm);
     // A task of its own: what the rewriting does not foresee in a hostile file may panic, and must
     // end there.
     let lane = Arc::clone(&host);
@@ -49,14 +51,11 @@ pub(super) async fn configured(
             .expect("the semaphore is never closed");
         let _ticking = host.epochs.ticking();
         let copied = copy_configured(&host, &settings, &log, &wasm).await?;
-        let pre = host.link(copied.into()).await.map_err(|error| error.to_string())?;
-        let mut store = make_store(
-            &host.engine,
-            &log,
-            &Arc::default(),
-            settings.limits.memory,
-            TimeLimit::starting_now(time),
-        );
+        let show = |error: LoadError| error.to_string();
+        let copy = host.compile(copied.into(), Keep::Nowhere).await.map_err(show)?;
+        let pre = host.link(&copy, &settings.capabilities).map_err(show)?;
+        let limit = TimeLimit::starting_now(time);
+        let mut store = make_store(&host.engine, &settings, &log, &Arc::default(), limit);
         let started = timeout(time, pre.instantiate_async(&mut store)).await;
         started.map_err(|_| "the copy does not start")?.map_err(|error| format!("{error:#}"))?;
         Ok(pre)
@@ -66,7 +65,7 @@ pub(super) async fn configured(
 
 async fn copy_configured(
     host: &Arc<PluginHost>,
-    settings: &policy::Plugin,
+    settings: &Arc<policy::Plugin>,
     log: &Arc<PluginLog>,
     wasm: &[u8],
 ) -> Result<Vec<u8>, String> {
@@ -74,9 +73,12 @@ async fn copy_configured(
     let time = host.settings.configure_time;
     let wizer = Wizer::new();
     let (context, instrumented) = wizer.instrument_component(wasm).map_err(show)?;
-    let component = host.compile(instrumented.into()).await.map_err(|error| error.to_string())?;
+    let component =
+        host.compile(instrumented.into(), Keep::OnDisk).await.map_err(|error| error.to_string())?;
     let memory = (settings.limits.memory + EXTRA_BYTES).min(host.settings.memory_max);
-    let mut store = make_store(&host.engine, log, &Arc::default(), memory, TimeLimit::starting_now(time));
+    let limit = TimeLimit::starting_now(time);
+    let mut store = make_store(&host.engine, settings, log, &Arc::default(), limit);
+    store.data_mut().memory = MemoryLimit::new(memory);
     let work = async {
         let instance = host.linker.instantiate_async(&mut store, &component).await.map_err(show)?;
         let policy = Policy::new(&mut store, &instance).map_err(show)?;
@@ -84,6 +86,8 @@ async fn copy_configured(
         if store.data().holds_handles() {
             return Err("it holds handles after configure".to_owned());
         }
+        // All memory moves through calls now: at most what the plugin's limit lets it have.
+        store.set_hostcall_fuel(memory);
         let mut reader = Reader { store: &mut store, instance };
         wizer.snapshot_component(&context, &mut reader).await.map_err(show)
     };

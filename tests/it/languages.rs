@@ -82,7 +82,6 @@ async fn every_example_decides_its_cases() {
 async fn the_committed_example_in_c_decides_its_cases() {
     shell(root(), "innkeeper plugin test plugins/customer-number.wasm plugins/customer-number/CASES.yaml")
         .await;
-    shell(&root().join("plugins"), "sha256sum --check --quiet customer-number.wasm.sha256").await;
 }
 
 fn asked_for() -> bool {

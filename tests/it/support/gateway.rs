@@ -172,11 +172,6 @@ impl Call<'_> {
         self
     }
 
-    pub fn method(mut self, method: Method) -> Self {
-        self.method = method;
-        self
-    }
-
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let name: HeaderName = name.parse().unwrap();
         self.headers.append(name, HeaderValue::from_str(value).unwrap());

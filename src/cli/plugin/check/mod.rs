@@ -18,7 +18,7 @@ pub use self::surface::{Import, Surface};
 use super::settings::SettingsArgs;
 use crate::cli::{OutputFormat, fail, print, progress};
 use crate::plugin::{HostSettings, LoadError, LoadErrorClass, PluginHost};
-use crate::policy::{Plugin, PluginLimits};
+use crate::policy::{Instances, Plugin, PluginLimits};
 
 /// A larger file takes long enough to compile that silence would look like a hang.
 const LARGE_BYTES: usize = 1 << 20;
@@ -111,20 +111,17 @@ fn warnings(measured: &Measured, settings: &Plugin, given: &SettingsArgs) -> Vec
         ));
     }
     match &measured.fresh {
-        Cost::Median { median_us, .. } if *median_us > SLOW.as_micros() => warnings.push(
-            "a fresh instance is slow to start: write `instances: reused` in the policy, if a request may see \
-             what an earlier one left behind"
-                .into(),
-        ),
+        Cost::Median { median_us, .. }
+            if *median_us > SLOW.as_micros() && settings.instances == Instances::PerRequest =>
+        {
+            warnings.push(
+                "a fresh instance is slow to start: write `instances: reused` in the policy, if a request may \
+                 see what an earlier one left behind"
+                    .into(),
+            );
+        }
         Cost::Median { .. } => {}
-        Cost::Failed { .. } => warnings.push(format!(
-            "it fails on a usual request; the policy says `{}` then",
-            match settings.on_failure {
-                crate::policy::OnFailure::Deny => "on_failure: deny",
-                crate::policy::OnFailure::Next => "on_failure: next",
-                crate::policy::OnFailure::Previous => "on_failure: previous",
-            }
-        )),
+        Cost::Failed { failure } => warnings.push(format!("it fails on a usual request: {failure}")),
     }
     warnings
 }

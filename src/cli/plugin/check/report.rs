@@ -111,11 +111,11 @@ fn cost(cost: &Cost) -> String {
         Cost::Median { median_us, calls } => {
             format!("{} a call (median of {calls}, measured here and now)", micros(*median_us))
         }
-        Cost::Failed { failure } => format!("a call failed: {failure}"),
+        Cost::Failed { .. } => "a call failed".into(),
     }
 }
 
-/// Lines with a label each, which is written once for lines that belong together.
+/// Lines with a label each.
 #[derive(Default)]
 struct Table(String);
 

@@ -5,11 +5,12 @@ use crate::cli::plugin::contract;
 use crate::cli::plugin::language::Language;
 
 /// The SDK for Rust, below `vendor`: somebody who has the binary alone can build with it.
-const SDK: [(&str, &str); 4] = [
+const SDK: [(&str, &str); 5] = [
     ("Cargo.toml", include_str!("../../../../plugins/sdk/Cargo.toml")),
     ("src/decision.rs", include_str!("../../../../plugins/sdk/src/decision.rs")),
     ("src/lib.rs", include_str!("../../../../plugins/sdk/src/lib.rs")),
     ("src/request.rs", include_str!("../../../../plugins/sdk/src/request.rs")),
+    ("src/table.rs", include_str!("../../../../plugins/sdk/src/table.rs")),
 ];
 
 /// Files that a project has in every language.

@@ -9,6 +9,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::epoch::Epochs;
+use super::flat;
 use super::lane::{SlowLane, lower_priority};
 use super::recent::Recent;
 use super::state::{self, State};
@@ -41,6 +42,8 @@ pub struct HostSettings {
     /// Whether fresh instances start from the memory that `configure` left behind, where the
     /// component allows that, in place of running it again.
     pub snapshot: bool,
+    /// Whether a component of the usual shape is run as one core module.
+    pub flatten: bool,
     /// Instances that a plugin with `instances: reused` may keep.
     pub reused_max: u32,
     /// Calls after which a reused instance is replaced, so that what it leaks stays bounded.
@@ -56,6 +59,7 @@ impl Default for HostSettings {
             configure_time: Duration::from_secs(5),
             keep_resident: 1 << 20,
             snapshot: true,
+            flatten: true,
             reused_max: 32,
             reused_uses: 10_000,
         }
@@ -73,6 +77,7 @@ pub struct PluginHost {
     pub(super) settings: HostSettings,
     pub(super) engine: Engine,
     pub(super) linker: Linker<State>,
+    pub(super) flat_linker: wasmtime::Linker<State>,
     pub(super) epochs: Epochs,
     pub(super) lane: SlowLane,
     /// Compiles at low priority: a large runtime takes all cores for half a minute.
@@ -93,6 +98,7 @@ impl PluginHost {
         })?;
         let mut linker = Linker::new(&engine);
         state::add_to_linker(&mut linker).expect("no two of our imports have the same name");
+        let flat_linker = flat::linker(&engine).expect("no two of our imports have the same name");
         let threads = |error: std::io::Error| HostError(error.to_string());
         let epochs = Epochs::start(engine.clone()).map_err(threads)?;
         let lane = SlowLane::start().map_err(threads)?;
@@ -106,6 +112,7 @@ impl PluginHost {
             settings,
             engine,
             linker,
+            flat_linker,
             epochs,
             lane,
             compilers: Arc::new(compilers),

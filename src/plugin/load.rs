@@ -7,11 +7,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
+use wasmtime::{Engine, Module};
 
 use super::bindings::PolicyPre;
 use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
-use super::instance::Instance;
+use super::flat::{FlatPre, flatten};
+use super::instance::{Blueprint, Instance};
 use super::lane::Pace;
 use super::loaded::LoadedPlugin;
 use super::log::{PluginLog, printable};
@@ -137,10 +139,11 @@ impl PluginHost {
         let key = Key::new(&version, &settings);
         let (parts, ready) = match self.recent.find(&key) {
             Some(parts) if parts.configured => (parts, Vec::new()),
-            Some(parts) => self.prepare(parts.pre, &settings, &log, &pace, None).await?,
+            Some(parts) => self.try_parts(parts.blueprint, &settings, &log, &pace).await?,
             None => {
-                let pre = self.link(wasm.into()).await?;
-                self.prepare(pre, &settings, &log, &pace, Some(wasm)).await?
+                let component = Blueprint::Component(self.link(wasm.into()).await?);
+                let tried = self.try_parts(component, &settings, &log, &pace).await?;
+                self.improve(tried, wasm, &settings, &log, &pace).await
             }
         };
         self.recent.remember(key, &parts, wasm.len());
@@ -148,31 +151,74 @@ impl PluginHost {
     }
 
     /// Configures an instance to see that it can be. With `instances: reused` the first request
-    /// gets it; else its memory is copied from `wasm`, where that is given and can be.
-    async fn prepare(
+    /// gets it.
+    async fn try_parts(
         self: &Arc<Self>,
-        pre: PolicyPre<State>,
+        blueprint: Blueprint,
         settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
         pace: &Arc<Pace>,
-        wasm: Option<&[u8]>,
     ) -> Result<(Parts, Vec<Instance>), LoadError> {
-        let slots = self.slots_for(&pre)?;
-        let tried = self.try_configure(&pre, settings, log, pace, slots).await?;
-        if settings.instances == policy::Instances::Reused {
-            return Ok((Parts { pre, configured: false, slots }, vec![tried]));
-        }
-        drop(tried);
-        if let Some(wasm) = wasm.filter(|_| self.settings.snapshot) {
-            match snapshot::configured(self, settings, log, wasm, slots).await {
-                Ok(pre) => return Ok((Parts { pre, configured: true, slots }, Vec::new())),
+        let slots = self.slots_for(&blueprint)?;
+        let tried = self.try_configure(&blueprint, settings, log, pace, slots).await?;
+        let ready = match settings.instances {
+            policy::Instances::Reused => vec![tried],
+            policy::Instances::PerRequest => Vec::new(),
+        };
+        Ok((Parts { blueprint, configured: false, slots }, ready))
+    }
+
+    /// Makes faster parts of a component that works: its memory copied, where instances are fresh,
+    /// and its modules made one. What cannot be made faster stays as it is.
+    async fn improve(
+        self: &Arc<Self>,
+        (parts, ready): (Parts, Vec<Instance>),
+        wasm: &[u8],
+        settings: &Arc<policy::Plugin>,
+        log: &Arc<PluginLog>,
+        pace: &Arc<Pace>,
+    ) -> (Parts, Vec<Instance>) {
+        let name = &*settings.name;
+        if settings.instances == policy::Instances::PerRequest && self.settings.snapshot {
+            match snapshot::configured(self, settings, log, wasm, parts.slots).await {
+                Ok(blueprint) => return (Parts { blueprint, configured: true, ..parts }, Vec::new()),
                 Err(why) => tracing::debug!(
-                    target: "innkeeper::plugin", plugin = &*settings.name,
+                    target: "innkeeper::plugin", plugin = name,
                     "configure runs again for each instance: {why}"
                 ),
             }
         }
-        Ok((Parts { pre, configured: false, slots }, Vec::new()))
+        let Some(flat) = self.flatten(wasm, settings).await else { return (parts, ready) };
+        // It holds a slot, which may be the only one.
+        drop(ready);
+        match self.try_parts(Blueprint::Flat(flat), settings, log, pace).await {
+            Ok(improved) => improved,
+            Err(why) => {
+                tracing::debug!(target: "innkeeper::plugin", plugin = name, "it is not run flat: {why}");
+                (parts, Vec::new())
+            }
+        }
+    }
+
+    /// Makes one core module of a component that has been compiled as it is, where its shape is the
+    /// usual one.
+    pub(super) async fn flatten(self: &Arc<Self>, wasm: &[u8], settings: &policy::Plugin) -> Option<FlatPre> {
+        if !self.settings.flatten {
+            return None;
+        }
+        let flat = match flatten(wasm) {
+            Ok(module) => self.compile(module.into(), Module::new).await.map_err(|error| error.to_string()),
+            Err(why) => Err(why.to_string()),
+        };
+        let linked = flat.and_then(|module| {
+            FlatPre::new(&self.flat_linker, &module).map_err(|error| format!("{error:#}"))
+        });
+        let name = &*settings.name;
+        linked
+            .inspect_err(|why| {
+                tracing::debug!(target: "innkeeper::plugin", plugin = name, "it is not run flat: {why}");
+            })
+            .ok()
     }
 
     fn check_file(&self, settings: &policy::Plugin, wasm: &[u8]) -> Result<Arc<str>, LoadError> {
@@ -200,7 +246,7 @@ impl PluginHost {
 
     /// Compiles and links a component, and checks that it has our world.
     pub(super) async fn link(self: &Arc<Self>, wasm: Arc<[u8]>) -> Result<PolicyPre<State>, LoadError> {
-        let component = self.compile(wasm).await?;
+        let component = self.compile(wasm, Component::new).await?;
         check_world(&component)?;
         let wrong = |error: wasmtime::Error| LoadError::new(LoadErrorClass::WrongWorld, format!("{error:#}"));
         let pre = self.linker.instantiate_pre(&component).map_err(wrong)?;
@@ -209,14 +255,18 @@ impl PluginHost {
 
     /// Compiles off the workers: it takes a tenth of a second for a small plugin, half a minute for
     /// a whole Python.
-    pub(super) async fn compile(self: &Arc<Self>, wasm: Arc<[u8]>) -> Result<Component, LoadError> {
+    pub(super) async fn compile<T: Send + 'static>(
+        self: &Arc<Self>,
+        wasm: Arc<[u8]>,
+        compile: fn(&Engine, Arc<[u8]>) -> wasmtime::Result<T>,
+    ) -> Result<T, LoadError> {
         let (engine, compilers) = (self.engine.clone(), Arc::clone(&self.compilers));
         #[expect(clippy::disallowed_methods, reason = "compilation cannot be cancelled, and need not be")]
         let compiled =
-            tokio::task::spawn_blocking(move || compilers.install(|| Component::new(&engine, &wasm))).await;
+            tokio::task::spawn_blocking(move || compilers.install(|| compile(&engine, wasm))).await;
         let failed = |message: String| LoadError::new(LoadErrorClass::CompileFailed, message);
         match compiled {
-            Ok(Ok(component)) => Ok(component),
+            Ok(Ok(compiled)) => Ok(compiled),
             Ok(Err(error)) => {
                 let message = format!("{error:#}");
                 // The pool refuses what could never be instantiated.
@@ -232,8 +282,11 @@ impl PluginHost {
     }
 
     /// How many of the pool's slots an instance takes.
-    fn slots_for(&self, pre: &PolicyPre<State>) -> Result<u32, LoadError> {
-        let needs = pre.instance_pre().component().resources_required();
+    fn slots_for(&self, blueprint: &Blueprint) -> Result<u32, LoadError> {
+        let needs = match blueprint {
+            Blueprint::Component(pre) => pre.instance_pre().component().resources_required(),
+            Blueprint::Flat(pre) => Some(pre.module().resources_required()),
+        };
         let memories = needs.as_ref().map_or(1, |needs| needs.num_memories);
         let tables = needs.as_ref().map_or(0, |needs| needs.num_tables);
         let slots = memories.max(tables.div_ceil(super::engine::TABLES_PER_INSTANCE)).max(1);
@@ -248,7 +301,7 @@ impl PluginHost {
     /// Configures one instance, so that a mistake in the policy is found before requests are.
     async fn try_configure(
         self: &Arc<Self>,
-        pre: &PolicyPre<State>,
+        blueprint: &Blueprint,
         settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
         pace: &Arc<Pace>,
@@ -260,11 +313,11 @@ impl PluginHost {
             return Err(LoadError::new(LoadErrorClass::Capacity, message));
         };
         let limit = TimeLimit::starting_now(time);
-        let (host, pre, settings) = (Arc::clone(self), pre.clone(), Arc::clone(settings));
+        let (host, blueprint, settings) = (Arc::clone(self), blueprint.clone(), Arc::clone(settings));
         let (log, pace) = (Arc::clone(log), Arc::clone(pace));
         let configured = self.lane.spawn(Box::pin(async move {
             let _ticking = host.epochs.ticking();
-            let mut instance = Instance::make(&pre, &log, &pace, &settings, limit, slots).await?;
+            let mut instance = Instance::make(&blueprint, &log, &pace, &settings, limit, slots).await?;
             instance.configure(&settings.config).await.map(|()| instance)
         }));
         let failure = match timeout(time, configured).await {

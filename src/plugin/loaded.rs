@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::timeout_at;
 
 use super::failure::{FailureClass, PluginFailure};
+use super::instance::Blueprint;
 use super::load::version_of;
 use super::state::{Asked, TimeLimit};
 use super::supply::Supply;
@@ -42,6 +43,11 @@ impl LoadedPlugin {
     /// Whether fresh instances start from the memory that `configure` left behind.
     pub fn starts_configured(&self) -> bool {
         self.supply.parts.configured
+    }
+
+    /// Whether it runs as one core module.
+    pub fn is_flat(&self) -> bool {
+        matches!(self.supply.parts.blueprint, Blueprint::Flat(_))
     }
 
     /// Whether this is what loading `wasm` under `settings` would make, so that a reload can keep it.

@@ -7,6 +7,7 @@ mod bindings;
 mod engine;
 mod epoch;
 mod failure;
+mod flat;
 mod instance;
 mod lane;
 mod load;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 use wasmtime::Store;
-use wasmtime::component::{ComponentNamedList, Instance, Lift, WasmList};
+use wasmtime::component::{Component, ComponentNamedList, Instance, Lift, WasmList};
 use wasmtime_wizer::{ComponentInstanceState, Wizer};
 
-use super::bindings::{Policy, PolicyPre};
+use super::bindings::Policy;
 use super::engine::PluginHost;
-use super::instance::make_store;
+use super::instance::{Blueprint, Instance as Made, make_store};
 use super::log::PluginLog;
 use super::state::{State, TimeLimit};
 use crate::policy;
@@ -32,7 +32,7 @@ pub(super) async fn configured(
     log: &Arc<PluginLog>,
     wasm: &[u8],
     slots: u32,
-) -> Result<PolicyPre<State>, String> {
+) -> Result<Blueprint, String> {
     if wasm.len() > MAX_FILE_BYTES {
         return Err(format!("the file has more than {MAX_FILE_BYTES} bytes"));
     }
@@ -43,23 +43,23 @@ pub(super) async fn configured(
     // end there.
     let lane = Arc::clone(&host);
     let copying = lane.lane.spawn(Box::pin(async move {
-        let _slots = timeout(time, Arc::clone(&host.slots).acquire_many_owned(slots))
+        let slots = timeout(time, Arc::clone(&host.slots).acquire_many_owned(slots))
             .await
             .map_err(|_| "no instance became free")?
             .expect("the semaphore is never closed");
         let _ticking = host.epochs.ticking();
         let copied = copy_configured(&host, &settings, &log, &wasm).await?;
-        let pre = host.link(copied.into()).await.map_err(|error| error.to_string())?;
-        let mut store = make_store(
-            &host.engine,
-            &log,
-            &Arc::default(),
-            settings.limits.memory,
-            TimeLimit::starting_now(time),
-        );
-        let started = timeout(time, pre.instantiate_async(&mut store)).await;
-        started.map_err(|_| "the copy does not start")?.map_err(|error| format!("{error:#}"))?;
-        Ok(pre)
+        let blueprint = match host.flatten(&copied, &settings).await {
+            Some(flat) => Blueprint::Flat(flat),
+            None => {
+                host.link(copied.into()).await.map(Blueprint::Component).map_err(|error| error.to_string())?
+            }
+        };
+        let limit = TimeLimit::starting_now(time);
+        let pace = Arc::default();
+        let started = timeout(time, Made::make(&blueprint, &log, &pace, &settings, limit, slots)).await;
+        started.map_err(|_| "the copy does not start")?.map_err(|failure| failure.to_string())?;
+        Ok(blueprint)
     }));
     copying.await.unwrap_or_else(Err)
 }
@@ -74,7 +74,8 @@ async fn copy_configured(
     let time = host.settings.configure_time;
     let wizer = Wizer::new();
     let (context, instrumented) = wizer.instrument_component(wasm).map_err(show)?;
-    let component = host.compile(instrumented.into()).await.map_err(|error| error.to_string())?;
+    let component =
+        host.compile(instrumented.into(), Component::new).await.map_err(|error| error.to_string())?;
     let memory = (settings.limits.memory + EXTRA_BYTES).min(host.settings.memory_max);
     let mut store = make_store(&host.engine, log, &Arc::default(), memory, TimeLimit::starting_now(time));
     let work = async {

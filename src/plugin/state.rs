@@ -9,6 +9,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::Policy;
 use super::bindings::innkeeper::policy::{directory, log, types};
+use super::flat::Exchange;
 use super::lane::Pace;
 use super::log::PluginLog;
 use super::wasi;
@@ -44,6 +45,8 @@ pub(super) struct State {
     pub(super) memory: MemoryLimit,
     pub(super) call: Call,
     pub(super) pace: Arc<Pace>,
+    /// Only an instance that runs flat has anything in it.
+    pub(super) exchange: Exchange,
     log: Arc<PluginLog>,
     resources: ResourceTable,
     /// Made when the guest first asks for it; most never do, and it costs a random generator.
@@ -80,12 +83,18 @@ impl State {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(MAX_RESOURCES);
         let (log, pace) = (Arc::clone(log), Arc::clone(pace));
-        Self { memory: MemoryLimit::new(memory_bytes), call, pace, log, resources, wasi: None }
+        let (memory, exchange) = (MemoryLimit::new(memory_bytes), Exchange::default());
+        Self { memory, call, pace, exchange, log, resources, wasi: None }
     }
 
     /// Whether the guest holds anything that lives outside its own memory.
     pub(super) fn holds_handles(&self) -> bool {
         !self.resources.is_empty()
+    }
+
+    /// All values of a header in one text.
+    pub(super) fn joined_header(&self, name: &str) -> wasmtime::Result<Option<String>> {
+        Ok(joined_header(self.head()?, name))
     }
 
     fn head(&self) -> wasmtime::Result<&RequestHead> {
@@ -133,7 +142,7 @@ impl types::HostRequest for State {
     }
 
     fn header(&mut self, _: Resource<RequestView>, name: String) -> wasmtime::Result<Option<String>> {
-        Ok(joined_header(self.head()?, &name))
+        self.joined_header(&name)
     }
 
     fn headers(&mut self, _: Resource<RequestView>) -> wasmtime::Result<Vec<(String, String)>> {

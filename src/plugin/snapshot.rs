@@ -85,6 +85,8 @@ async fn copy_configured(
         if store.data().holds_handles() {
             return Err("it holds handles after configure".to_owned());
         }
+        // A whole memory is read out at once; its size is known to be within the plugin's limit.
+        store.set_hostcall_fuel(memory);
         let mut reader = Reader { store: &mut store, instance };
         wizer.snapshot_component(&context, &mut reader).await.map_err(show)
     };

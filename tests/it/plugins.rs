@@ -26,10 +26,12 @@ pub(crate) fn root() -> &'static Path {
 /// A component from `tests/guests`. Most are core modules that are given our world here.
 pub(crate) fn guest(name: &str) -> Vec<u8> {
     let path = root().join("tests/guests").join(name).with_extension("wat");
-    let mut wasm = wat::parse_file(&path).unwrap();
-    if wasm[4] == 0x0d || name == "core-module" {
-        return wasm;
-    }
+    let wasm = wat::parse_file(&path).unwrap();
+    if wasm[4] == 0x0d || name == "core-module" { wasm } else { componentize(name, wasm) }
+}
+
+/// Gives a core module our world, or a larger one where its name says so.
+pub(crate) fn componentize(name: &str, mut wasm: Vec<u8>) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(root().join("wit")).unwrap();
     let world = if ["prints", "exits"].contains(&name) {
@@ -47,7 +49,7 @@ pub(crate) fn host() -> Arc<PluginHost> {
     host_with(|_| {})
 }
 
-fn host_with(change: impl FnOnce(&mut HostSettings)) -> Arc<PluginHost> {
+pub(crate) fn host_with(change: impl FnOnce(&mut HostSettings)) -> Arc<PluginHost> {
     let mut settings = HostSettings { instances: 40, configure_time: PATIENCE, ..HostSettings::default() };
     change(&mut settings);
     PluginHost::new(settings).unwrap()
@@ -58,12 +60,12 @@ pub(crate) fn plugin(name: &str) -> Plugin {
     Plugin { limits: PluginLimits { time: PATIENCE, memory: 16 << 20 }, ..Plugin::new(name, "plugin.wasm") }
 }
 
-fn hasty(name: &str) -> Plugin {
+pub(crate) fn hasty(name: &str) -> Plugin {
     let limits = PluginLimits { time: Duration::from_millis(100), memory: 16 << 20 };
     Plugin { limits, ..plugin(name) }
 }
 
-fn reused(name: &str) -> Plugin {
+pub(crate) fn reused(name: &str) -> Plugin {
     Plugin { instances: Instances::Reused, ..plugin(name) }
 }
 

@@ -206,11 +206,8 @@ impl PluginHost {
         if !self.settings.flatten {
             return None;
         }
-        let flat = match flatten(wasm) {
-            Ok(module) => self.compile(module.into(), Module::new).await.map_err(|error| error.to_string()),
-            Err(why) => Err(why.to_string()),
-        };
-        let linked = flat.and_then(|module| {
+        let flat = self.compile(wasm.into(), |engine, wasm| Module::new(engine, flatten(&wasm)?)).await;
+        let linked = flat.map_err(|error| error.to_string()).and_then(|module| {
             FlatPre::new(&self.flat_linker, &module).map_err(|error| format!("{error:#}"))
         });
         let name = &*settings.name;

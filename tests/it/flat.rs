@@ -9,6 +9,7 @@ use innkeeper::decision::{Decision, RequestHead};
 use innkeeper::plugin::{FailureClass, LoadError, LoadedPlugin, PluginHost};
 use innkeeper::policy::{Instances, Plugin};
 use proptest::prelude::*;
+use wit_component::StringEncoding;
 
 use crate::guests::{CASES, CONFIG};
 use crate::plugins::{Directory, componentize, guest, hasty, host_with, plugin, request, reused, root};
@@ -129,6 +130,90 @@ async fn every_guest_comes_to_the_same() {
     }
 }
 
+/// Names the tenant by a byte that its `_initialize` left behind: `t1`.
+const INITIALISES: &str = r#"(module
+    (import "innkeeper:policy/types@0.1.0" "[resource-drop]request" (func $drop (param i32)))
+    (memory (export "memory") 1)
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+    (func (export "configure") (param i32 i32) (result i32) (i32.const 16))
+    (func $initialise (export "_initialize") (i32.store8 (i32.const 257) (i32.const 0x31)))
+    (func (export "resolve") (param i32) (result i32) (call $drop (local.get 0)) (i32.const 64))
+    (data (i32.const 72) "\00\01\00\00\02\00\00\00")
+    (data (i32.const 256) "t0"))"#;
+
+#[tokio::test]
+async fn what_starts_by_itself_has_started() {
+    let hosts = Hosts::patient();
+    let wasm = componentize("starts", wat::parse_str(INITIALISES).unwrap(), StringEncoding::UTF8);
+    for settings in [plugin("starts"), reused("starts")] {
+        let pair = hosts.load(&settings, &wasm).await.unwrap();
+        assert!(pair.flat.is_flat());
+        match pair.ask(&request("localhost", &[])).await {
+            Ok(Decision::Place(placement)) => assert_eq!(placement.tenant.as_str(), "t1"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A component whose text is in one module and whose functions are in another.
+const TWO_MODULES: &str = r#"(component
+    (import "innkeeper:policy/types@0.1.0" (instance $types
+      (export "request" (type (sub resource)))
+      (type $pairs (list (tuple string string)))
+      (type $p (record (field "tenant" string) (field "headers" $pairs) (field "upstream" (option string)) (field "reason" (option string))))
+      (export "placement" (type $placement (eq $p)))
+      (type $d (record (field "status" u16) (field "code" string) (field "message" string)))
+      (export "denial" (type $denial (eq $d)))
+      (type $v (variant (case "place" $placement) (case "next") (case "deny" $denial)))
+      (export "decision" (type (eq $v)))))
+    (alias export $types "request" (type $request))
+    (import "request" (type $req (eq $request)))
+    (alias export $types "decision" (type $decision))
+    (import "decision" (type $dec (eq $decision)))
+    (core module $holds
+      (memory (export "memory") 1)
+      (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+      (data (i32.const 64) "\00\00\00\00\00\00\00\00\00\01\00\00\04\00\00\00")
+      (data (i32.const 256) "acme"))
+    (core module $acts
+      (import "types" "drop" (func $drop (param i32)))
+      (func (export "configure") (param i32 i32) (result i32) (i32.const 16))
+      (func (export "resolve") (param i32) (result i32) (call $drop (local.get 0)) (i32.const 64)))
+    (core instance $memory (instantiate $holds))
+    (core func $drop (canon resource.drop $request))
+    (core instance $host (export "drop" (func $drop)))
+    (core instance $main (instantiate $acts (with "types" (instance $host))))
+    (func $configure (param "config" string) (result (result (error string)))
+      (canon lift (core func $main "configure") (memory (core memory $memory "memory")) (realloc (core func $memory "realloc"))))
+    (export "configure" (func $configure))
+    (func $resolve (param "request" (borrow $req)) (result (result $dec (error string)))
+      (canon lift (core func $main "resolve") (memory (core memory $memory "memory"))))
+    (export "resolve" (func $resolve)))"#;
+
+#[tokio::test]
+async fn what_has_another_shape_runs_as_a_component() {
+    let hosts = Hosts::patient();
+    let good = |from: &str, to: &str, encoding| {
+        let text = std::fs::read_to_string(root().join("tests/guests/good.wat")).unwrap();
+        componentize("other", wat::parse_str(text.replacen(from, to, 1)).unwrap(), encoding)
+    };
+    let cases = [
+        ("texts in UTF-16", good("", "", StringEncoding::UTF16)),
+        (
+            "a start function",
+            good("(memory", "(func $nothing) (start $nothing) (memory", StringEncoding::UTF8),
+        ),
+        ("two modules", wat::parse_str(TWO_MODULES).unwrap()),
+    ];
+    for (name, wasm) in cases {
+        // The copy that fresh instances are made from has started already.
+        let pair = hosts.load(&reused(name), &wasm).await.unwrap();
+        assert!(!pair.flat.is_flat(), "{name}");
+        let outcome = pair.ask(&request("localhost", &[])).await;
+        assert_eq!(outcome.is_ok(), !name.contains("UTF-16"), "{name}: {outcome:?}");
+    }
+}
+
 /// The first byte beyond the memory of [`abi_guest`].
 const END: u32 = 40 << 16;
 
@@ -177,7 +262,7 @@ fn abi_guest(realloc: &str, resolve: &str, answer: &str, post_return: &str) -> V
           (data (i32.const 256) "acme\ff\fewarn")
           (data (i32.const 300) "x-api-key x-empty x-answer"))"#
     );
-    componentize("abi", wat::parse_str(module).unwrap())
+    componentize("abi", wat::parse_str(module).unwrap(), StringEncoding::UTF8)
 }
 
 const HERE: &str = "i32.const 64";

@@ -27,11 +27,15 @@ pub(crate) fn root() -> &'static Path {
 pub(crate) fn guest(name: &str) -> Vec<u8> {
     let path = root().join("tests/guests").join(name).with_extension("wat");
     let wasm = wat::parse_file(&path).unwrap();
-    if wasm[4] == 0x0d || name == "core-module" { wasm } else { componentize(name, wasm) }
+    if wasm[4] == 0x0d || name == "core-module" {
+        wasm
+    } else {
+        componentize(name, wasm, StringEncoding::UTF8)
+    }
 }
 
 /// Gives a core module our world, or a larger one where its name says so.
-pub(crate) fn componentize(name: &str, mut wasm: Vec<u8>) -> Vec<u8> {
+pub(crate) fn componentize(name: &str, mut wasm: Vec<u8>, encoding: StringEncoding) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(root().join("wit")).unwrap();
     let world = if ["prints", "exits"].contains(&name) {
@@ -40,7 +44,7 @@ pub(crate) fn componentize(name: &str, mut wasm: Vec<u8>) -> Vec<u8> {
     } else {
         resolve.select_world(&[package], Some("policy")).unwrap()
     };
-    embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8).unwrap();
+    embed_component_metadata(&mut wasm, &resolve, world, encoding).unwrap();
     ComponentEncoder::default().validate(true).module(&wasm).unwrap().encode().unwrap()
 }
 

@@ -17,10 +17,10 @@ use wasmtime::{Engine, Instance, InstancePre, Linker, Module, ModuleExport, Stor
 use super::bindings::innkeeper::policy::types;
 use super::state::State;
 use rewrite::{CONFIGURE, MEMORY, RESOLVE};
+use shape::Unusual;
 
 pub(super) use abi::Breach;
 pub(super) use host::{Exchange, linker};
-pub(super) use shape::Unusual;
 
 /// Makes a core module of a component that has been validated.
 pub(super) fn flatten(wasm: &[u8]) -> Result<Vec<u8>, Unusual> {
@@ -86,5 +86,35 @@ impl FlatInstance {
         store.data_mut().exchange.lent = true;
         self.resolve.call_async(&mut *store, ()).await?;
         Ok(store.data_mut().exchange.resolved.take().expect("the flat module hands its answer over"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the toolchain made of a guest of ours.
+    const GUEST: &[u8] = include_bytes!("../../../benches/guests/lazy.wasm");
+
+    #[test]
+    fn a_flat_module_is_valid_and_asks_only_the_host() {
+        let flat = flatten(GUEST).unwrap();
+        let module = Module::new(&Engine::default(), flat).unwrap();
+        assert!(module.imports().all(|import| import.module() == "host"));
+        let exports: Vec<_> = module.exports().map(|export| export.name()).collect();
+        assert_eq!(exports, [MEMORY, CONFIGURE, RESOLVE]);
+    }
+
+    #[test]
+    fn damage_is_refused_and_panics_nowhere() {
+        for length in (0..GUEST.len()).step_by(7) {
+            assert!(flatten(&GUEST[..length]).is_err(), "{length} bytes");
+        }
+        let mut damaged = GUEST.to_vec();
+        for place in (8..GUEST.len()).step_by(3) {
+            damaged[place] ^= 0x15;
+            let _ = flatten(&damaged);
+            damaged[place] = GUEST[place];
+        }
     }
 }

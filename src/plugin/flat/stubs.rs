@@ -27,7 +27,7 @@ impl<'a> Shim<'a> {
             match payload? {
                 Payload::TypeSection(section) => {
                     for function in section.into_iter_err_on_gc_types() {
-                        parameters.push(function?.params().len());
+                        parameters.push(u32::try_from(function?.params().len()).map_err(|_| OTHER_SHIM)?);
                     }
                 }
                 Payload::FunctionSection(section) => {
@@ -63,27 +63,23 @@ impl<'a> Shim<'a> {
 const OTHER_SHIM: Unusual = Unusual::Shape("it has another module that is not a shim");
 
 /// The slot of the table that a function calls with its own parameters, if that is all it does.
-fn passes_on(body: &FunctionBody<'_>, kind: u32, parameters: usize) -> Result<u32, Unusual> {
+fn passes_on(body: &FunctionBody<'_>, kind: u32, parameters: u32) -> Result<u32, Unusual> {
     if body.get_locals_reader()?.get_count() != 0 {
         return Err(OTHER_SHIM);
     }
-    let operators = body.get_operators_reader()?.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let [
-        passed @ ..,
-        Operator::I32Const { value },
-        Operator::CallIndirect { type_index, table_index },
-        Operator::End,
-    ] = &operators[..]
-    else {
-        return Err(OTHER_SHIM);
-    };
-    let in_order = passed.iter().enumerate().all(
-        |(index, operator)| matches!(operator, Operator::LocalGet { local_index } if *local_index as usize == index),
-    );
-    if in_order && passed.len() == parameters && *type_index == kind && *table_index == 0 {
-        u32::try_from(*value).map_err(|_| OTHER_SHIM)
-    } else {
-        Err(OTHER_SHIM)
+    let mut operators = body.get_operators_reader()?;
+    for parameter in 0..parameters {
+        match operators.read()? {
+            Operator::LocalGet { local_index } if local_index == parameter => {}
+            _ => return Err(OTHER_SHIM),
+        }
+    }
+    let Operator::I32Const { value } = operators.read()? else { return Err(OTHER_SHIM) };
+    match (operators.read()?, operators.read()?) {
+        (Operator::CallIndirect { type_index, table_index: 0 }, Operator::End) if type_index == kind => {
+            u32::try_from(value).map_err(|_| OTHER_SHIM)
+        }
+        _ => Err(OTHER_SHIM),
     }
 }
 
@@ -140,9 +136,9 @@ impl<'a> Fixup<'a> {
 const OTHER_FIXUP: Unusual = Unusual::Shape("it has another module that is not a fixup");
 
 fn constant(expression: &ConstExpr<'_>) -> Result<u32, Unusual> {
-    let operators = expression.get_operators_reader().into_iter().collect::<Result<Vec<_>, _>>()?;
-    match operators[..] {
-        [Operator::I32Const { value }, Operator::End] => u32::try_from(value).map_err(|_| OTHER_FIXUP),
+    let mut operators = expression.get_operators_reader();
+    match (operators.read()?, operators.read()?) {
+        (Operator::I32Const { value }, Operator::End) => u32::try_from(value).map_err(|_| OTHER_FIXUP),
         _ => Err(OTHER_FIXUP),
     }
 }
@@ -191,5 +187,74 @@ fn framing(payload: &Payload<'_>, otherwise: Unusual) -> Result<(), Unusual> {
         // Copying the configured memory leaves one in each module.
         Payload::DataSection(section) if section.count() == 0 => Ok(()),
         _ => Err(otherwise),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIM: &str = r#"(module
+        (type $f (func (param i32 i64)))
+        (table (export "$imports") 2 2 funcref)
+        (func (export "0") (type $f) local.get 0 local.get 1 i32.const 1 call_indirect (type $f)))"#;
+
+    const FIXUP: &str = r#"(module
+        (import "" "0" (func $f (param i32)))
+        (import "" "$imports" (table 2 2 funcref))
+        (elem (i32.const 1) func $f))"#;
+
+    const STARTER: &str = r#"(module (import "" "" (func $f)) (start $f))"#;
+
+    fn wasm(text: &str) -> Vec<u8> {
+        wat::parse_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_shim_does_nothing_but_pass_on() {
+        let module = wasm(SHIM);
+        let shim = Shim::read(&module).unwrap();
+        assert_eq!(shim.slots, HashMap::from([("0", 1)]));
+        assert_eq!(shim.table, Some("$imports"));
+        for (from, to) in [
+            ("local.get 0 local.get 1", "local.get 0 i64.const 7"),
+            ("local.get 0 local.get 1", "nop local.get 0 local.get 1"),
+            ("(type $f) local", "(type $f) (local i32) local"),
+            ("call_indirect (type $f)", "call_indirect (type $f) nop"),
+            ("i32.const 1 call", "i32.const -1 call"),
+            ("(table", "(memory 1) (table"),
+            ("(table", "(global (export \"g\") i32 (i32.const 1)) (table"),
+            ("(table", "(import \"\" \"\" (func)) (table"),
+        ] {
+            let text = SHIM.replace(from, to);
+            assert!(Shim::read(&wasm(&text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fixup_does_nothing_but_fill() {
+        let module = wasm(FIXUP);
+        let fixup = Fixup::read(&module).unwrap();
+        assert_eq!(fixup.table, ("", "$imports"));
+        assert_eq!(fixup.fills, HashMap::from([(1, ("", "0"))]));
+        for (from, to) in [
+            ("(elem (i32.const 1) func $f)", "(elem (i32.const 1) func $f) (func $g) (start $g)"),
+            ("(elem (i32.const 1) func $f)", "(elem declare func $f)"),
+            ("(elem (i32.const 1) func $f)", "(elem (i32.const 1) funcref (ref.null func))"),
+            ("(elem", "(import \"\" \"m\" (memory 1)) (elem"),
+            ("(elem", "(import \"\" \"t\" (table 1 funcref)) (elem"),
+            ("(elem", "(func) (elem"),
+        ] {
+            let text = FIXUP.replace(from, to);
+            assert!(Fixup::read(&wasm(&text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_starter_does_nothing_but_call() {
+        assert_eq!(Starter::read(&wasm(STARTER)).unwrap().unwrap().calls, Some(("", "")));
+        assert!(Starter::read(&wasm(FIXUP)).unwrap().is_none());
+        let text = STARTER.replace("(start $f)", "(func $g (call $f) (call $f)) (start $g)");
+        assert!(Starter::read(&wasm(&text)).unwrap().is_none());
     }
 }

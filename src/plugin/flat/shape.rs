@@ -108,7 +108,8 @@ impl<'a> Component<'a> {
                 Payload::End(_) => depth -= i32::from(depth > 0),
                 _ if depth > 0 => {}
                 Payload::ModuleSection { unchecked_range, .. } => {
-                    component.modules.push(&wasm[unchecked_range]);
+                    let module = wasm.get(unchecked_range).ok_or(Unusual::Shape("a module is cut off"))?;
+                    component.modules.push(module);
                     depth += 1;
                 }
                 payload => component.section(payload)?,

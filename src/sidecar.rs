@@ -27,6 +27,8 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Address of the admin listener, in place of the policy's.
     pub admin: Option<SocketAddr>,
+    /// A directory of our own where compiled plugins are kept for the next start, if any.
+    pub cache: Option<PathBuf>,
 }
 
 /// Why a sidecar did not start.
@@ -65,6 +67,7 @@ pub struct Sidecar {
     server: AbortOnDropHandle<Drained>,
     admin_server: AbortOnDropHandle<()>,
     watcher: AbortOnDropHandle<()>,
+    _promoter: AbortOnDropHandle<()>,
 }
 
 impl Sidecar {
@@ -74,7 +77,7 @@ impl Sidecar {
     /// What is wrong with the policy, or the address that cannot be bound.
     pub async fn start(settings: Settings, access_log: AccessLog) -> Result<Self, StartError> {
         let metrics = Metrics::new();
-        let host = PluginHost::new(HostSettings::default())
+        let host = PluginHost::new(HostSettings { cache: settings.cache, ..HostSettings::default() })
             .map_err(|error| StartError::PluginHost(error.to_string()))?;
         let builder = Builder::new(host, Arc::clone(&metrics));
         let reloader = Reloader::start(&settings.policy, builder, Arc::clone(&metrics)).await?;
@@ -105,6 +108,7 @@ impl Sidecar {
             server: spawn(serving),
             admin_server: spawn(Arc::clone(&admin).serve(admin_listener, admin_shutdown.clone())),
             watcher: spawn(watcher.run()),
+            _promoter: spawn(Arc::clone(&reloader).promote_earned()),
             addresses,
             admin_address,
             reloader,

@@ -1,5 +1,6 @@
 //! `innkeeper serve`: starts a sidecar, and drains it when told to stop.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +24,13 @@ pub struct Args {
     /// Put the admin listener here instead of where the policy says.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
+    /// Keep compiled plugins here, a directory of our own, so that the next start need not compile
+    /// them. Default: `innkeeper` in the user's cache directory, or what systemd gives the service.
+    #[arg(long, env = "INNKEEPER_CACHE_DIR", value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Keep no compiled plugins, whatever else says where.
+    #[arg(long)]
+    no_cache: bool,
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.
@@ -31,7 +39,12 @@ pub async fn run(args: Args, log: &Log) -> ExitCode {
         Ok(started) => started,
         Err(error) => return fail(error),
     };
-    let settings = Settings { policy: args.policy, listen: args.listen, admin: args.admin };
+    let cache = if args.no_cache {
+        None
+    } else {
+        args.cache_dir.or_else(|| default_cache(|name| std::env::var_os(name)))
+    };
+    let settings = Settings { policy: args.policy, listen: args.listen, admin: args.admin, cache };
     let sidecar = match Sidecar::start(settings, access_log).await {
         Ok(sidecar) => sidecar,
         Err(error) => return fail(error),
@@ -52,6 +65,15 @@ pub async fn run(args: Args, log: &Log) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Where this machine wants caches: what systemd made for the service (`CacheDirectory=`), else the
+/// user's.
+fn default_cache(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let directory = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    directory("CACHE_DIRECTORY")
+        .or_else(|| Some(directory("XDG_CACHE_HOME")?.join("innkeeper")))
+        .or_else(|| Some(directory("HOME")?.join(".cache/innkeeper")))
+}
+
 /// Returns when the process is told to stop.
 pub(crate) async fn stop_signal() {
     let terminate = signal(SignalKind::terminate());
@@ -70,5 +92,29 @@ async fn reload_on_hangup(trigger: Trigger) {
     let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
     while hangups.recv().await.is_some() {
         trigger.reload();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_where_the_machine_wants_caches() {
+        let found = |variables: &[(&str, &str)]| {
+            let value =
+                |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value);
+            default_cache(|name| value(name).map(OsString::from)).map(|path| path.display().to_string())
+        };
+        let home = ("HOME", "/home/ann");
+        assert_eq!(found(&[home]).as_deref(), Some("/home/ann/.cache/innkeeper"));
+        assert_eq!(found(&[home, ("XDG_CACHE_HOME", "/fast")]).as_deref(), Some("/fast/innkeeper"));
+        let service = ("CACHE_DIRECTORY", "/var/cache/gate");
+        assert_eq!(found(&[home, ("XDG_CACHE_HOME", "/fast"), service]).as_deref(), Some("/var/cache/gate"));
+        assert_eq!(
+            found(&[home, ("XDG_CACHE_HOME", "not/absolute")]).as_deref(),
+            Some("/home/ann/.cache/innkeeper")
+        );
+        assert_eq!(found(&[]), None);
     }
 }

@@ -1,6 +1,7 @@
 //! The one engine of a process: compiler settings, the pool of instances, the epoch clock.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +9,13 @@ use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::cache::CodeCache;
 use super::epoch::Epochs;
 use super::flat;
 use super::lane::{SlowLane, lower_priority};
+use super::live::{LiveVersions, Lives};
 use super::recent::Recent;
+use super::signature::Signatures;
 use super::state::{self, State};
 
 /// Core modules, and as many memories and tables, that one component may consist of. Python's
@@ -44,10 +48,8 @@ pub struct HostSettings {
     pub snapshot: bool,
     /// Whether a component of the usual shape is run as one core module.
     pub flatten: bool,
-    /// Instances that a plugin with `instances: reused` may keep.
-    pub reused_max: u32,
-    /// Calls after which a reused instance is replaced, so that what it leaks stays bounded.
-    pub reused_uses: u32,
+    /// A directory of our own where compiled code is kept for the next start, if any.
+    pub cache: Option<PathBuf>,
 }
 
 impl Default for HostSettings {
@@ -60,8 +62,7 @@ impl Default for HostSettings {
             keep_resident: 1 << 20,
             snapshot: true,
             flatten: true,
-            reused_max: 32,
-            reused_uses: 10_000,
+            cache: None,
         }
     }
 }
@@ -85,6 +86,9 @@ pub struct PluginHost {
     /// As many permits as the pool has memories.
     pub(super) slots: Arc<Semaphore>,
     pub(super) recent: Recent,
+    pub(super) lives: Lives,
+    pub(super) signatures: Signatures,
+    pub(super) cache: Option<Arc<CodeCache>>,
 }
 
 impl PluginHost {
@@ -108,6 +112,7 @@ impl PluginHost {
             .build()
             .map_err(|error| HostError(error.to_string()))?;
         let slots = Arc::new(Semaphore::new(settings.instances as usize));
+        let cache = settings.cache.as_deref().and_then(|path| open_cache(path, &engine));
         Ok(Arc::new(Self {
             settings,
             engine,
@@ -118,7 +123,15 @@ impl PluginHost {
             compilers: Arc::new(compilers),
             slots,
             recent: Recent::default(),
+            lives: Lives::default(),
+            signatures: Signatures::default(),
+            cache,
         }))
+    }
+
+    /// Versions of plugins that something still holds.
+    pub fn live_versions(&self) -> LiveVersions {
+        self.lives.count()
     }
 
     /// Instances that may still be made.
@@ -130,6 +143,20 @@ impl PluginHost {
 impl fmt::Debug for PluginHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PluginHost").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// A cache saves time at the next start; without one, plugins are compiled then.
+fn open_cache(path: &Path, engine: &Engine) -> Option<Arc<CodeCache>> {
+    match CodeCache::open(path, engine) {
+        Ok(cache) => Some(Arc::new(cache)),
+        Err(error) => {
+            tracing::warn!(
+                target: "innkeeper::plugin", %error, directory = %path.display(),
+                "compiled plugins are not kept: their directory cannot be used"
+            );
+            None
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::flat::Breach;
@@ -34,9 +34,25 @@ pub enum FailureClass {
     DirectoryUnavailable,
     /// No instance became free within its time limit. Not the plugin's fault alone.
     Capacity,
+    /// It failed so often that it was not even asked.
+    BreakerOpen,
 }
 
 impl FailureClass {
+    /// Every class, in the order of their declaration.
+    pub const ALL: [Self; 10] = [
+        Self::Deadline,
+        Self::Memory,
+        Self::Trap,
+        Self::StackOverflow,
+        Self::BadResult,
+        Self::Configure,
+        Self::Guest,
+        Self::DirectoryUnavailable,
+        Self::Capacity,
+        Self::BreakerOpen,
+    ];
+
     /// The class as metrics and logs show it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,7 +65,13 @@ impl FailureClass {
             Self::Guest => "guest",
             Self::DirectoryUnavailable => "directory-unavailable",
             Self::Capacity => "capacity",
+            Self::BreakerOpen => "breaker-open",
         }
+    }
+
+    /// Whether the plugin ran and did what it should not have.
+    pub fn is_plugins_fault(self) -> bool {
+        !matches!(self, Self::DirectoryUnavailable | Self::Capacity | Self::BreakerOpen)
     }
 }
 
@@ -77,7 +99,7 @@ impl PluginFailure {
             let class = match stop {
                 HostStop::Deadline(_) => FailureClass::Deadline,
                 HostStop::DirectoryUnavailable(_) => FailureClass::DirectoryUnavailable,
-                HostStop::DirectoryInConfigure => FailureClass::Trap,
+                HostStop::DirectoryInConfigure | HostStop::TooManyLookUps => FailureClass::Trap,
             };
             return Self::new(class, stop.to_string());
         }
@@ -96,9 +118,15 @@ impl PluginFailure {
         match error.downcast_ref::<Trap>() {
             Some(Trap::StackOverflow) => Self::new(FailureClass::StackOverflow, "it recursed too deeply"),
             Some(trap) => Self::new(FailureClass::Trap, trap.to_string()),
-            None => Self::new(FailureClass::BadResult, format!("{error:#}")),
+            None => Self::new(FailureClass::BadResult, without_backtrace(error)),
         }
     }
+}
+
+/// What went wrong, without where: a stripped plugin has addresses in place of names.
+fn without_backtrace(error: &wasmtime::Error) -> String {
+    let layers = usize::from(error.downcast_ref::<WasmBacktrace>().is_some());
+    error.chain().skip(layers).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl fmt::Display for PluginFailure {
@@ -108,3 +136,15 @@ impl fmt::Display for PluginFailure {
 }
 
 impl std::error::Error for PluginFailure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_class_stands_at_its_own_place() {
+        for (place, class) in FailureClass::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, place, "{}", class.as_str());
+        }
+    }
+}

@@ -13,6 +13,7 @@ use super::flat::{FlatInstance, FlatPre};
 use super::lane::Pace;
 use super::log::PluginLog;
 use super::state::{Asked, Call, HostStop, State, TimeLimit};
+use super::supply::MemoryUse;
 use super::verdict;
 use crate::decision::Decision;
 use crate::policy;
@@ -60,6 +61,7 @@ pub(super) struct Instance {
     store: Store<State>,
     guest: Guest,
     pub(super) uses: u32,
+    memory_at_start: usize,
     _slots: OwnedSemaphorePermit,
 }
 
@@ -67,15 +69,18 @@ impl Instance {
     /// Makes an instance that has not been configured.
     pub(super) async fn make(
         blueprint: &Blueprint,
+        settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
         pace: &Arc<Pace>,
-        settings: &policy::Plugin,
         limit: TimeLimit,
         slots: OwnedSemaphorePermit,
     ) -> Result<Self, PluginFailure> {
-        let mut store = make_store(blueprint.engine(), log, pace, settings.limits.memory, limit);
+        let mut store = make_store(blueprint.engine(), settings, log, pace, limit);
         match blueprint.instantiate(&mut store).await {
-            Ok(guest) => Ok(Self { store, guest, uses: 0, _slots: slots }),
+            Ok(guest) => {
+                let memory_at_start = store.data().memory.used();
+                Ok(Self { store, guest, uses: 0, memory_at_start, _slots: slots })
+            }
             Err(error) => Err(PluginFailure::classify(&error, store.data())),
         }
     }
@@ -93,6 +98,11 @@ impl Instance {
         }
     }
 
+    /// What it takes of memory by now.
+    pub(super) fn memory(&self) -> MemoryUse {
+        MemoryUse { at_start: self.memory_at_start, configured: self.store.data().memory.used() }
+    }
+
     /// Asks the plugin about a request.
     pub(super) async fn resolve(
         &mut self,
@@ -101,7 +111,7 @@ impl Instance {
     ) -> Result<Decision, PluginFailure> {
         self.uses += 1;
         let state = self.store.data_mut();
-        state.call = Call { limit, asked: Some(asked) };
+        state.call = Call::new(limit, Some(asked));
         state.memory.forget_refusal();
         self.store.set_epoch_deadline(FIRST_TICKS);
         let answered = match &self.guest {
@@ -117,28 +127,29 @@ impl Instance {
     }
 }
 
-/// A store whose guest is interrupted at every tick: it lets other tasks run, and ends at its
-/// deadline.
+/// A store whose guest is interrupted by the clock: a slow one lets other tasks run, and it ends at
+/// its deadline.
 pub(super) fn make_store(
     engine: &Engine,
+    settings: &Arc<policy::Plugin>,
     log: &Arc<PluginLog>,
     pace: &Arc<Pace>,
-    memory_bytes: usize,
     limit: TimeLimit,
 ) -> Store<State> {
-    let call = Call { limit, asked: None };
-    let mut store = Store::new(engine, State::new(log, pace, memory_bytes, call));
+    let mut store = Store::new(engine, State::new(settings, log, pace, limit));
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
     store.set_epoch_deadline(FIRST_TICKS);
-    store.epoch_deadline_callback(|context| {
-        let limit = context.data().call.limit;
-        context.data().pace.interrupted();
-        if Instant::now() < limit.deadline {
-            Ok(UpdateDeadline::Yield(1))
-        } else {
-            Err(HostStop::Deadline(limit.time).into())
+    store.epoch_deadline_callback(|mut context| {
+        let State { call, pace, .. } = context.data_mut();
+        if Instant::now() >= call.limit.deadline {
+            return Err(HostStop::Deadline(call.limit.time).into());
         }
+        Ok(if pace.interrupted(&mut call.found_running) {
+            UpdateDeadline::Yield(1)
+        } else {
+            UpdateDeadline::Continue(1)
+        })
     });
     store
 }

@@ -1,127 +1,29 @@
 //! From a file's bytes to a plugin that is linked, configured and ready to be asked.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
+use wasmtime::Module;
 use wasmtime::component::Component;
-use wasmtime::component::types::ComponentItem;
-use wasmtime::{Engine, Module};
 
 use super::bindings::PolicyPre;
+use super::compile::Keep;
 use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
 use super::flat::{FlatPre, flatten};
 use super::instance::{Blueprint, Instance};
 use super::lane::Pace;
+use super::load_error::{LoadError, LoadErrorClass};
 use super::loaded::LoadedPlugin;
-use super::log::{PluginLog, printable};
+use super::log::PluginLog;
 use super::recent::Key;
 use super::snapshot;
 use super::state::{State, TimeLimit};
 use super::supply::{Parts, Supply};
-use crate::policy;
-
-/// The world that we serve.
-const PACKAGE: &str = "innkeeper:policy";
-/// Its version.
-const VERSION: &str = "0.1.0";
-/// What a plugin must export.
-const EXPORTS: [&str; 2] = ["configure", "resolve"];
-
-/// Interfaces that a plugin may import, without their version.
-const GRANTED: [&str; 25] = [
-    "innkeeper:policy/types",
-    "innkeeper:policy/directory",
-    "innkeeper:policy/log",
-    "wasi:cli/environment",
-    "wasi:cli/exit",
-    "wasi:cli/stdin",
-    "wasi:cli/stdout",
-    "wasi:cli/stderr",
-    "wasi:cli/terminal-input",
-    "wasi:cli/terminal-output",
-    "wasi:cli/terminal-stdin",
-    "wasi:cli/terminal-stdout",
-    "wasi:cli/terminal-stderr",
-    "wasi:clocks/monotonic-clock",
-    "wasi:clocks/wall-clock",
-    "wasi:filesystem/preopens",
-    "wasi:filesystem/types",
-    "wasi:io/error",
-    "wasi:io/poll",
-    "wasi:io/streams",
-    "wasi:random/insecure",
-    "wasi:random/insecure-seed",
-    "wasi:random/random",
-    // Only types, shared by the interfaces above.
-    "wasi:clocks/timezone",
-    "wasi:clocks/types",
-];
-
-/// The longest text of a load error, bytes: part of it may come from the plugin.
-const MAX_MESSAGE_BYTES: usize = 1024;
-
-/// What kind of failure kept a plugin from being loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LoadErrorClass {
-    /// The file is not a WebAssembly component.
-    NotAComponent,
-    /// Its SHA-256 is not the one that the policy pins.
-    PinMismatch,
-    /// The file, or the memory that it starts with, is larger than allowed.
-    TooLarge,
-    /// It is damaged, or uses what we do not support.
-    CompileFailed,
-    /// It imports something that plugins may not use.
-    ImportNotGranted,
-    /// It does not have the functions that a policy plugin must have.
-    WrongWorld,
-    /// Its `configure` refused the policy's `config`, trapped, or did not return.
-    ConfigureFailed,
-    /// No instance became free to try it.
-    Capacity,
-}
-
-impl LoadErrorClass {
-    /// The class as logs and the admin listener show it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NotAComponent => "not-a-component",
-            Self::PinMismatch => "pin-mismatch",
-            Self::TooLarge => "too-large",
-            Self::CompileFailed => "compile-failed",
-            Self::ImportNotGranted => "import-not-granted",
-            Self::WrongWorld => "wrong-world",
-            Self::ConfigureFailed => "configure-failed",
-            Self::Capacity => "capacity",
-        }
-    }
-}
-
-/// Why a plugin was not loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoadError {
-    /// The kind.
-    pub class: LoadErrorClass,
-    /// What is wrong, and what to do.
-    pub message: String,
-}
-
-impl LoadError {
-    pub(super) fn new(class: LoadErrorClass, message: impl AsRef<str>) -> Self {
-        Self { class, message: printable(message.as_ref(), MAX_MESSAGE_BYTES).into_owned() }
-    }
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.class.as_str(), self.message)
-    }
-}
-
-impl std::error::Error for LoadError {}
+use super::world::check_world;
+use crate::policy::{self, Capabilities, Instances};
 
 impl PluginHost {
     /// Checks, compiles and links a plugin, and configures it once to see that it can be.
@@ -134,6 +36,10 @@ impl PluginHost {
         wasm: &[u8],
     ) -> Result<LoadedPlugin, LoadError> {
         let version = self.check_file(&settings, wasm)?;
+        let wasm: Arc<[u8]> = wasm.into();
+        if let Some(trusted) = &settings.signature {
+            self.signatures.check(self, trusted, &version, &wasm).await?;
+        }
         let log = Arc::new(PluginLog::new(Arc::clone(&settings.name), Arc::clone(&version)));
         let pace = Arc::default();
         let key = Key::new(&version, &settings);
@@ -141,9 +47,10 @@ impl PluginHost {
             Some(parts) if parts.configured => (parts, Vec::new()),
             Some(parts) => self.try_parts(parts.blueprint, &settings, &log, &pace).await?,
             None => {
-                let component = Blueprint::Component(self.link(wasm.into()).await?);
+                let component = self.compile(Arc::clone(&wasm), Keep::OnDisk).await?;
+                let component = Blueprint::Component(self.link(&component, &settings.capabilities)?);
                 let tried = self.try_parts(component, &settings, &log, &pace).await?;
-                self.improve(tried, wasm, &settings, &log, &pace).await
+                self.improve(tried, &wasm, &settings, &log, &pace).await
             }
         };
         self.recent.remember(key, &parts, wasm.len());
@@ -161,61 +68,68 @@ impl PluginHost {
     ) -> Result<(Parts, Vec<Instance>), LoadError> {
         let slots = self.slots_for(&blueprint)?;
         let tried = self.try_configure(&blueprint, settings, log, pace, slots).await?;
+        let parts = Parts { blueprint, configured: false, slots, memory: tried.memory(), not_copied: None };
         let ready = match settings.instances {
-            policy::Instances::Reused => vec![tried],
-            policy::Instances::PerRequest => Vec::new(),
+            Instances::Reused => vec![tried],
+            Instances::PerRequest => Vec::new(),
         };
-        Ok((Parts { blueprint, configured: false, slots }, ready))
+        Ok((parts, ready))
     }
 
     /// Makes faster parts of a component that works: its memory copied, where instances are fresh,
     /// and its modules made one. What cannot be made faster stays as it is.
     async fn improve(
         self: &Arc<Self>,
-        (parts, ready): (Parts, Vec<Instance>),
-        wasm: &[u8],
+        (mut parts, ready): (Parts, Vec<Instance>),
+        wasm: &Arc<[u8]>,
         settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
         pace: &Arc<Pace>,
     ) -> (Parts, Vec<Instance>) {
-        let name = &*settings.name;
-        if settings.instances == policy::Instances::PerRequest && self.settings.snapshot {
+        let plugin = &*settings.name;
+        if settings.instances == Instances::PerRequest && self.settings.snapshot {
             match snapshot::configured(self, settings, log, wasm, parts.slots).await {
                 Ok(blueprint) => return (Parts { blueprint, configured: true, ..parts }, Vec::new()),
-                Err(why) => tracing::debug!(
-                    target: "innkeeper::plugin", plugin = name,
-                    "configure runs again for each instance: {why}"
-                ),
+                Err(why) => {
+                    tracing::debug!(
+                        target: "innkeeper::plugin", plugin, "configure runs again for each instance: {why}"
+                    );
+                    parts.not_copied = Some(why.into());
+                }
             }
         }
         let Some(flat) = self.flatten(wasm, settings).await else { return (parts, ready) };
         // It holds a slot, which may be the only one.
         drop(ready);
         match self.try_parts(Blueprint::Flat(flat), settings, log, pace).await {
-            Ok(improved) => improved,
+            Ok((flat, ready)) => (Parts { not_copied: parts.not_copied, ..flat }, ready),
             Err(why) => {
-                tracing::debug!(target: "innkeeper::plugin", plugin = name, "it is not run flat: {why}");
+                tracing::debug!(target: "innkeeper::plugin", plugin, "it is not run flat: {why}");
                 (parts, Vec::new())
             }
         }
     }
 
-    /// Makes one core module of a component that has been compiled as it is, where its shape is the
-    /// usual one.
-    pub(super) async fn flatten(self: &Arc<Self>, wasm: &[u8], settings: &policy::Plugin) -> Option<FlatPre> {
+    /// Makes one core module of a component that has been checked, where its shape is the usual one.
+    /// Its code is not kept for the next start: it may hold the plugin's configuration.
+    pub(super) async fn flatten(
+        self: &Arc<Self>,
+        wasm: &Arc<[u8]>,
+        settings: &policy::Plugin,
+    ) -> Option<FlatPre> {
         if !self.settings.flatten {
             return None;
         }
-        let flat = self.compile(wasm.into(), |engine, wasm| Module::new(engine, flatten(&wasm)?)).await;
-        let linked = flat.map_err(|error| error.to_string()).and_then(|module| {
-            FlatPre::new(&self.flat_linker, &module).map_err(|error| format!("{error:#}"))
-        });
-        let name = &*settings.name;
-        linked
-            .inspect_err(|why| {
-                tracing::debug!(target: "innkeeper::plugin", plugin = name, "it is not run flat: {why}");
-            })
-            .ok()
+        let (host, wasm) = (Arc::clone(self), Arc::clone(wasm));
+        let work = move || FlatPre::new(&host.flat_linker, &Module::new(&host.engine, flatten(&wasm)?)?);
+        let why = match self.aside(work).await {
+            Ok(Ok(flat)) => return Some(flat),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(panicked) => panicked.to_string(),
+        };
+        let plugin = &*settings.name;
+        tracing::debug!(target: "innkeeper::plugin", plugin, "it is not run flat: {why}");
+        None
     }
 
     fn check_file(&self, settings: &policy::Plugin, wasm: &[u8]) -> Result<Arc<str>, LoadError> {
@@ -241,41 +155,16 @@ impl PluginHost {
         Ok(version.into())
     }
 
-    /// Compiles and links a component, and checks that it has our world.
-    pub(super) async fn link(self: &Arc<Self>, wasm: Arc<[u8]>) -> Result<PolicyPre<State>, LoadError> {
-        let component = self.compile(wasm, Component::new).await?;
-        check_world(&component)?;
+    /// Links a component after a check that it has our world and imports what is granted.
+    pub(super) fn link(
+        &self,
+        component: &Component,
+        granted: &Capabilities,
+    ) -> Result<PolicyPre<State>, LoadError> {
+        check_world(component, granted)?;
         let wrong = |error: wasmtime::Error| LoadError::new(LoadErrorClass::WrongWorld, format!("{error:#}"));
-        let pre = self.linker.instantiate_pre(&component).map_err(wrong)?;
+        let pre = self.linker.instantiate_pre(component).map_err(wrong)?;
         PolicyPre::new(pre).map_err(wrong)
-    }
-
-    /// Compiles off the workers: it takes a tenth of a second for a small plugin, half a minute for
-    /// a whole Python.
-    pub(super) async fn compile<T: Send + 'static>(
-        self: &Arc<Self>,
-        wasm: Arc<[u8]>,
-        compile: fn(&Engine, Arc<[u8]>) -> wasmtime::Result<T>,
-    ) -> Result<T, LoadError> {
-        let (engine, compilers) = (self.engine.clone(), Arc::clone(&self.compilers));
-        #[expect(clippy::disallowed_methods, reason = "compilation cannot be cancelled, and need not be")]
-        let compiled =
-            tokio::task::spawn_blocking(move || compilers.install(|| compile(&engine, wasm))).await;
-        let failed = |message: String| LoadError::new(LoadErrorClass::CompileFailed, message);
-        match compiled {
-            Ok(Ok(compiled)) => Ok(compiled),
-            Ok(Err(error)) => {
-                let message = format!("{error:#}");
-                // The pool refuses what could never be instantiated.
-                let class = if message.contains("exceeds the limit") {
-                    LoadErrorClass::TooLarge
-                } else {
-                    LoadErrorClass::CompileFailed
-                };
-                Err(LoadError::new(class, message))
-            }
-            Err(panicked) => Err(failed(format!("the compiler failed: {panicked}"))),
-        }
     }
 
     /// How many of the pool's slots an instance takes.
@@ -314,7 +203,7 @@ impl PluginHost {
         let (log, pace) = (Arc::clone(log), Arc::clone(pace));
         let configured = self.lane.spawn(Box::pin(async move {
             let _ticking = host.epochs.ticking();
-            let mut instance = Instance::make(&blueprint, &log, &pace, &settings, limit, slots).await?;
+            let mut instance = Instance::make(&blueprint, &settings, &log, &pace, limit, slots).await?;
             instance.configure(&settings.config).await.map(|()| instance)
         }));
         let failure = match timeout(time, configured).await {
@@ -350,57 +239,8 @@ fn check_kind(wasm: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// Compares imports and exports with the world, to say in words what does not fit.
-fn check_world(component: &Component) -> Result<(), LoadError> {
-    let kind = component.component_type();
-    let mut refused = String::new();
-    for (name, import) in kind.imports(component.engine()) {
-        // The world names the types of our interface; nothing can be called through them.
-        if matches!(import.ty, ComponentItem::Type(_) | ComponentItem::Resource(_)) {
-            continue;
-        }
-        let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-        if interface.starts_with(PACKAGE) && !compatible(version) {
-            let message = format!("it was built for `{name}`, this host serves {PACKAGE}@{VERSION}");
-            return Err(LoadError::new(LoadErrorClass::WrongWorld, message));
-        }
-        if !GRANTED.contains(&interface) {
-            let _ = write!(refused, "{}`{name}`", if refused.is_empty() { "" } else { ", " });
-        }
-    }
-    if !refused.is_empty() {
-        let message = format!(
-            "it imports {refused}; a plugin may import {PACKAGE} and the harmless part of WASI (clocks, \
-             randomness, output), but no files, network or processes"
-        );
-        return Err(LoadError::new(LoadErrorClass::ImportNotGranted, message));
-    }
-    let missing: Vec<&str> = EXPORTS
-        .into_iter()
-        .filter(|wanted| {
-            !kind
-                .exports(component.engine())
-                .any(|(name, export)| name == *wanted && matches!(export.ty, ComponentItem::ComponentFunc(_)))
-        })
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let message = format!(
-        "it does not export `{}`: a plugin is built for the world `policy` of {PACKAGE}@{VERSION}",
-        missing.join("` and `")
-    );
-    Err(LoadError::new(LoadErrorClass::WrongWorld, message))
-}
-
-/// Below 1.0, a minor version is a contract of its own; a patch only adds words to it.
-fn compatible(version: &str) -> bool {
-    let minor = VERSION.rsplit_once('.').map_or(VERSION, |(minor, _)| minor);
-    version.rsplit_once('.').is_some_and(|(theirs, _)| theirs == minor)
-}
-
-/// What the operator knows a file by.
-pub(super) fn version_of(wasm: &[u8]) -> String {
+/// What the operator knows a file by: its SHA-256 in lower-case hex.
+pub fn version_of(wasm: &[u8]) -> String {
     hex(&Sha256::digest(wasm))
 }
 

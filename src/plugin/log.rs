@@ -77,11 +77,14 @@ impl PluginLog {
 /// a line or move an operator's cursor.
 pub(super) fn printable(text: &str, max: usize) -> Cow<'_, str> {
     let cut = text.floor_char_boundary(max);
-    let mut text = Cow::Borrowed(&text[..cut]);
-    if text.contains(char::is_control) {
-        text = Cow::Owned(text.replace(char::is_control, "\u{fffd}"));
+    let text = &text[..cut];
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
     }
-    text
+    // The sign for what was there is three bytes long.
+    let mut text = text.replace(char::is_control, "\u{fffd}");
+    text.truncate(text.floor_char_boundary(max));
+    Cow::Owned(text)
 }
 
 #[cfg(test)]
@@ -104,5 +107,6 @@ mod tests {
     fn lines_cannot_be_forged() {
         assert_eq!(printable("a\nERROR b\x1b[2J", 100), "a\u{fffd}ERROR b\u{fffd}[2J");
         assert_eq!(printable("ää", 3), "ä");
+        assert_eq!(printable("\0\0\0\0", 4), "\u{fffd}");
     }
 }

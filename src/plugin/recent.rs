@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::supply::Parts;
-use crate::policy::{Instances, Plugin};
+use crate::policy::{Plugin, PluginLimits};
 
 /// Versions that are remembered, over all plugins. A small one has some hundred KiB of code.
 const MAX_VERSIONS: usize = 8;
@@ -13,23 +13,41 @@ const MAX_VERSIONS: usize = 8;
 const MAX_FILE_BYTES: usize = 4 << 20;
 
 /// What a linked version depends on. Equal keys give equal parts.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Key {
     version: Arc<str>,
-    config: String,
-    memory: usize,
-    instances: Instances,
+    settings: Arc<Plugin>,
 }
 
 impl Key {
-    pub(super) fn new(version: &Arc<str>, settings: &Plugin) -> Self {
-        Self {
-            version: Arc::clone(version),
-            config: settings.config.clone(),
-            memory: settings.limits.memory,
-            instances: settings.instances,
-        }
+    pub(super) fn new(version: &Arc<str>, settings: &Arc<Plugin>) -> Self {
+        Self { version: Arc::clone(version), settings: Arc::clone(settings) }
     }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.version == other.version && what_matters(&self.settings) == what_matters(&other.settings)
+    }
+}
+
+/// The settings that parts are made from. It names every field: whoever adds one decides here.
+fn what_matters(settings: &Plugin) -> impl PartialEq {
+    let Plugin {
+        config,
+        kv,
+        capabilities,
+        limits: PluginLimits { memory, time: _ },
+        instances,
+        name: _,
+        path: _,
+        sha256: _,
+        signature: _,
+        reuse: _,
+        on_failure: _,
+        breaker: _,
+        shadow: _,
+    } = settings;
+    (config, kv, capabilities, memory, instances)
 }
 
 /// Remembers the last versions.

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 use wasmtime::Store;
-use wasmtime::component::{Component, ComponentNamedList, Instance, Lift, WasmList};
+use wasmtime::component::{ComponentNamedList, Instance, Lift, WasmList};
 use wasmtime_wizer::{ComponentInstanceState, Wizer};
 
 use super::bindings::Policy;
+use super::compile::Keep;
 use super::engine::PluginHost;
 use super::instance::{Blueprint, Instance as Made, make_store};
+use super::load_error::LoadError;
 use super::log::PluginLog;
-use super::state::{State, TimeLimit};
+use super::state::{MemoryLimit, State, TimeLimit};
 use crate::policy;
 
 /// The largest file that is worth it, bytes. It is compiled twice more, which takes a small plugin
@@ -30,7 +32,7 @@ pub(super) async fn configured(
     host: &Arc<PluginHost>,
     settings: &Arc<policy::Plugin>,
     log: &Arc<PluginLog>,
-    wasm: &[u8],
+    wasm: &Arc<[u8]>,
     slots: u32,
 ) -> Result<Blueprint, String> {
     if wasm.len() > MAX_FILE_BYTES {
@@ -38,7 +40,7 @@ pub(super) async fn configured(
     }
     let time = host.settings.configure_time;
     let (host, settings, log) = (Arc::clone(host), Arc::clone(settings), Arc::clone(log));
-    let wasm: Arc<[u8]> = wasm.into();
+    let wasm = Arc::clone(wasm);
     // A task of its own: what the rewriting does not foresee in a hostile file may panic, and must
     // end there.
     let lane = Arc::clone(&host);
@@ -49,15 +51,17 @@ pub(super) async fn configured(
             .expect("the semaphore is never closed");
         let _ticking = host.epochs.ticking();
         let copied = copy_configured(&host, &settings, &log, &wasm).await?;
+        let copied: Arc<[u8]> = copied.into();
         let blueprint = match host.flatten(&copied, &settings).await {
             Some(flat) => Blueprint::Flat(flat),
             None => {
-                host.link(copied.into()).await.map(Blueprint::Component).map_err(|error| error.to_string())?
+                let show = |error: LoadError| error.to_string();
+                let copy = host.compile(copied, Keep::Nowhere).await.map_err(show)?;
+                Blueprint::Component(host.link(&copy, &settings.capabilities).map_err(show)?)
             }
         };
-        let limit = TimeLimit::starting_now(time);
-        let pace = Arc::default();
-        let started = timeout(time, Made::make(&blueprint, &log, &pace, &settings, limit, slots)).await;
+        let (limit, pace) = (TimeLimit::starting_now(time), Arc::default());
+        let started = timeout(time, Made::make(&blueprint, &settings, &log, &pace, limit, slots)).await;
         started.map_err(|_| "the copy does not start")?.map_err(|failure| failure.to_string())?;
         Ok(blueprint)
     }));
@@ -66,7 +70,7 @@ pub(super) async fn configured(
 
 async fn copy_configured(
     host: &Arc<PluginHost>,
-    settings: &policy::Plugin,
+    settings: &Arc<policy::Plugin>,
     log: &Arc<PluginLog>,
     wasm: &[u8],
 ) -> Result<Vec<u8>, String> {
@@ -75,9 +79,11 @@ async fn copy_configured(
     let wizer = Wizer::new();
     let (context, instrumented) = wizer.instrument_component(wasm).map_err(show)?;
     let component =
-        host.compile(instrumented.into(), Component::new).await.map_err(|error| error.to_string())?;
+        host.compile(instrumented.into(), Keep::OnDisk).await.map_err(|error| error.to_string())?;
     let memory = (settings.limits.memory + EXTRA_BYTES).min(host.settings.memory_max);
-    let mut store = make_store(&host.engine, log, &Arc::default(), memory, TimeLimit::starting_now(time));
+    let limit = TimeLimit::starting_now(time);
+    let mut store = make_store(&host.engine, settings, log, &Arc::default(), limit);
+    store.data_mut().memory = MemoryLimit::new(memory);
     let work = async {
         let instance = host.linker.instantiate_async(&mut store, &component).await.map_err(show)?;
         let policy = Policy::new(&mut store, &instance).map_err(show)?;
@@ -85,7 +91,7 @@ async fn copy_configured(
         if store.data().holds_handles() {
             return Err("it holds handles after configure".to_owned());
         }
-        // A whole memory is read out at once; its size is known to be within the plugin's limit.
+        // All memory moves through calls now: at most what the plugin's limit lets it have.
         store.set_hostcall_fuel(memory);
         let mut reader = Reader { store: &mut store, instance };
         wizer.snapshot_component(&context, &mut reader).await.map_err(show)

@@ -8,16 +8,22 @@ use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::Policy;
-use super::bindings::innkeeper::policy::{directory, log, types};
+use super::bindings::innkeeper::policy::{directory, kv, log, types};
 use super::flat::Exchange;
 use super::lane::Pace;
 use super::log::PluginLog;
+use super::trace::{Part, Trace};
 use super::wasi;
 use crate::decision::{DirectoryUnavailable, FindTenant, RequestHead};
+use crate::policy;
 use crate::tenant::TenantId;
 
 /// Handles that one instance may hold. They live in our memory, not in the plugin's.
 const MAX_RESOURCES: usize = 1024;
+
+/// Look-ups in the directory during one call. An honest plugin makes one or two; each may cost the
+/// database a query.
+const MAX_LOOK_UPS: u32 = 16;
 
 /// Entries of one table of function references, and tables, memories and core modules of one
 /// component. Python's runtime, the largest known, has 38 core modules.
@@ -33,6 +39,8 @@ pub(super) enum HostStop {
     DirectoryUnavailable(DirectoryUnavailable),
     #[error("directory.find cannot be called in configure: there is no request yet")]
     DirectoryInConfigure,
+    #[error("it called directory.find more than {MAX_LOOK_UPS} times for one request")]
+    TooManyLookUps,
 }
 
 /// The request that the guest's handle stands for. The handle carries nothing: an instance serves
@@ -47,6 +55,7 @@ pub(super) struct State {
     pub(super) pace: Arc<Pace>,
     /// Only an instance that runs flat has anything in it.
     pub(super) exchange: Exchange,
+    settings: Arc<policy::Plugin>,
     log: Arc<PluginLog>,
     resources: ResourceTable,
     /// Made when the guest first asks for it; most never do, and it costs a random generator.
@@ -57,6 +66,15 @@ pub(super) struct State {
 pub(super) struct Call {
     pub(super) limit: TimeLimit,
     pub(super) asked: Option<Asked>,
+    /// Processor time at which the clock found the guest running first.
+    pub(super) found_running: Option<Duration>,
+    look_ups: u32,
+}
+
+impl Call {
+    pub(super) fn new(limit: TimeLimit, asked: Option<Asked>) -> Self {
+        Self { limit, asked, found_running: None, look_ups: 0 }
+    }
 }
 
 /// When a call must have ended, and the limit that this follows from.
@@ -76,15 +94,29 @@ impl TimeLimit {
 pub(super) struct Asked {
     pub(super) head: Arc<RequestHead>,
     pub(super) directory: Arc<dyn FindTenant>,
+    /// Gathers what is read, for a recording or a test; live calls mostly have none.
+    pub(super) trace: Option<Arc<Trace>>,
 }
 
 impl State {
-    pub(super) fn new(log: &Arc<PluginLog>, pace: &Arc<Pace>, memory_bytes: usize, call: Call) -> Self {
+    pub(super) fn new(
+        settings: &Arc<policy::Plugin>,
+        log: &Arc<PluginLog>,
+        pace: &Arc<Pace>,
+        limit: TimeLimit,
+    ) -> Self {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(MAX_RESOURCES);
-        let (log, pace) = (Arc::clone(log), Arc::clone(pace));
-        let (memory, exchange) = (MemoryLimit::new(memory_bytes), Exchange::default());
-        Self { memory, call, pace, exchange, log, resources, wasi: None }
+        Self {
+            memory: MemoryLimit::new(settings.limits.memory),
+            call: Call::new(limit, None),
+            pace: Arc::clone(pace),
+            exchange: Exchange::default(),
+            settings: Arc::clone(settings),
+            log: Arc::clone(log),
+            resources,
+            wasi: None,
+        }
     }
 
     /// Whether the guest holds anything that lives outside its own memory.
@@ -94,14 +126,16 @@ impl State {
 
     /// All values of a header in one text.
     pub(super) fn joined_header(&self, name: &str) -> wasmtime::Result<Option<String>> {
-        Ok(joined_header(self.head()?, name))
+        Ok(joined_header(self.read(|| Part::Header(name.to_ascii_lowercase()))?, name))
     }
 
-    fn head(&self) -> wasmtime::Result<&RequestHead> {
-        match &self.call.asked {
-            Some(asked) => Ok(&asked.head),
-            None => Err(wasmtime::Error::msg("there is no request")),
+    /// The request, of which the guest is about to be told `part`.
+    fn read(&self, part: impl FnOnce() -> Part) -> wasmtime::Result<&RequestHead> {
+        let asked = self.call.asked.as_ref().ok_or_else(|| wasmtime::Error::msg("there is no request"))?;
+        if let Some(trace) = &asked.trace {
+            trace.read(part());
         }
+        Ok(&asked.head)
     }
 }
 
@@ -122,23 +156,23 @@ impl types::Host for State {}
 
 impl types::HostRequest for State {
     fn method(&mut self, _: Resource<RequestView>) -> wasmtime::Result<String> {
-        Ok(self.head()?.method.as_str().into())
+        Ok(self.read(|| Part::Method)?.method.as_str().into())
     }
 
     fn scheme(&mut self, _: Resource<RequestView>) -> wasmtime::Result<String> {
-        Ok(self.head()?.scheme.into())
+        Ok(self.read(|| Part::Scheme)?.scheme.into())
     }
 
     fn authority(&mut self, _: Resource<RequestView>) -> wasmtime::Result<String> {
-        Ok(self.head()?.authority.clone())
+        Ok(self.read(|| Part::Authority)?.authority.clone())
     }
 
     fn path(&mut self, _: Resource<RequestView>) -> wasmtime::Result<String> {
-        Ok(self.head()?.uri.path().into())
+        Ok(self.read(|| Part::Path)?.uri.path().into())
     }
 
     fn query(&mut self, _: Resource<RequestView>) -> wasmtime::Result<Option<String>> {
-        Ok(self.head()?.uri.query().map(Into::into))
+        Ok(self.read(|| Part::Query)?.uri.query().map(Into::into))
     }
 
     fn header(&mut self, _: Resource<RequestView>, name: String) -> wasmtime::Result<Option<String>> {
@@ -146,17 +180,20 @@ impl types::HostRequest for State {
     }
 
     fn headers(&mut self, _: Resource<RequestView>) -> wasmtime::Result<Vec<(String, String)>> {
-        let headers = &self.head()?.headers;
+        let headers = &self.read(|| Part::AllHeaders)?.headers;
         Ok(headers.iter().map(|(name, value)| (name.as_str().into(), text(value))).collect())
     }
 
     fn peer(&mut self, _: Resource<RequestView>) -> wasmtime::Result<String> {
-        Ok(self.head()?.peer.to_string())
+        Ok(self.read(|| Part::Peer)?.peer.to_string())
     }
 
-    /// No route verifies tokens yet.
+    /// Whether there are claims is not for a plugin to know that was not granted them.
     fn claims(&mut self, _: Resource<RequestView>) -> wasmtime::Result<Option<String>> {
-        Ok(None)
+        if !self.settings.capabilities.grant(policy::Capability::Claims) {
+            return Ok(None);
+        }
+        Ok(self.read(|| Part::Claims)?.claims.as_deref().map(Into::into))
     }
 
     fn drop(&mut self, _: Resource<RequestView>) -> wasmtime::Result<()> {
@@ -186,11 +223,27 @@ impl directory::Host for State {
         let Some(asked) = &self.call.asked else {
             return Err(HostStop::DirectoryInConfigure.into());
         };
+        self.call.look_ups += 1;
+        if self.call.look_ups > MAX_LOOK_UPS {
+            return Err(HostStop::TooManyLookUps.into());
+        }
         // What cannot be a tenant's id surely is none.
         let Ok(id) = key.parse::<TenantId>() else { return Ok(None) };
-        let directory = Arc::clone(&asked.directory);
+        let (directory, trace) = (Arc::clone(&asked.directory), asked.trace.clone());
         let found = directory.find(&id).await.map_err(HostStop::DirectoryUnavailable)?;
+        if let Some(trace) = trace {
+            trace.found(&id, found.as_ref().map(|tenant| &tenant.schema));
+        }
         Ok(found.map(|tenant| (tenant.id.as_str().into(), tenant.schema.as_str().into())))
+    }
+}
+
+impl kv::Host for State {
+    fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
+        if let Some(trace) = self.call.asked.as_ref().and_then(|asked| asked.trace.as_ref()) {
+            trace.read(Part::Entry(key.clone()));
+        }
+        Ok(self.settings.kv.get(&key).cloned())
     }
 }
 
@@ -209,8 +262,13 @@ pub(super) struct MemoryLimit {
 }
 
 impl MemoryLimit {
-    fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self { limit, used: 0, exceeded: None }
+    }
+
+    /// What the memories have together, bytes.
+    pub(super) fn used(&self) -> usize {
+        self.used
     }
 
     /// What the instance was refused. It sees a failed growth, as the standard has it; most then

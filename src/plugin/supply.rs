@@ -10,6 +10,7 @@ use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
 use super::instance::{Blueprint, Instance};
 use super::lane::Pace;
+use super::live::Life;
 use super::log::PluginLog;
 use super::state::{Asked, TimeLimit};
 use crate::decision::Decision;
@@ -23,6 +24,19 @@ pub(super) struct Parts {
     pub(super) configured: bool,
     /// Slots of the pool that an instance takes.
     pub(super) slots: u32,
+    /// What an instance took when it was tried.
+    pub(super) memory: MemoryUse,
+    /// Why the configured memory is not copied, where that was tried.
+    pub(super) not_copied: Option<Arc<str>>,
+}
+
+/// Linear memory of one instance, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// As it starts.
+    pub at_start: usize,
+    /// Once it is configured.
+    pub configured: usize,
 }
 
 /// The instances of one plugin version.
@@ -33,6 +47,7 @@ pub(super) struct Supply {
     pub(super) pace: Arc<Pace>,
     log: Arc<PluginLog>,
     reused: Reused,
+    _life: Arc<Life>,
 }
 
 /// Instances that wait for their next request.
@@ -61,9 +76,16 @@ impl Supply {
         parts: Parts,
         ready: Vec<Instance>,
     ) -> Self {
-        let turns = Arc::new(Semaphore::new(host.settings.reused_max as usize));
+        let turns = Arc::new(Semaphore::new(settings.reuse.size.get() as usize));
         let reused = Reused { turns, idle: Mutex::new(ready) };
-        Self { host, settings, parts, pace, log, reused }
+        Self { _life: host.lives.begin(), host, settings, parts, pace, log, reused }
+    }
+
+    /// The same version with its instances kept in another way.
+    pub(super) fn kept(&self, instances: Instances) -> Self {
+        let settings = policy::Plugin { instances, ..policy::Plugin::clone(&self.settings) };
+        let (host, log, pace) = (Arc::clone(&self.host), Arc::clone(&self.log), Arc::clone(&self.pace));
+        Self::new(host, Arc::new(settings), log, pace, self.parts.clone(), Vec::new())
     }
 
     /// Room for a call, now or as soon as another one ends.
@@ -94,7 +116,7 @@ impl Supply {
         };
         let answer = instance.resolve(asked, limit).await;
         // Whatever state a failure left behind is not for the next request.
-        if answer.is_ok() && instance.uses < self.host.settings.reused_uses {
+        if answer.is_ok() && instance.uses < self.settings.reuse.uses.get() {
             self.idle().push(instance);
         }
         answer
@@ -102,7 +124,7 @@ impl Supply {
 
     async fn make(&self, slots: OwnedSemaphorePermit, limit: TimeLimit) -> Result<Instance, PluginFailure> {
         let mut instance =
-            Instance::make(&self.parts.blueprint, &self.log, &self.pace, &self.settings, limit, slots)
+            Instance::make(&self.parts.blueprint, &self.settings, &self.log, &self.pace, limit, slots)
                 .await?;
         if !self.parts.configured {
             instance.configure(&self.settings.config).await.map_err(|failure| match failure.class {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use bytesize::ByteSize;
+use ed25519_dalek::VerifyingKey;
 use http::uri::{Authority, Scheme};
 use http::{HeaderName, Method, StatusCode, Uri};
 use schemars::{Schema, json_schema};
@@ -255,19 +256,22 @@ impl Leaf for Sha256 {
 
 /// An Ed25519 public key (RFC 8032), raw in base64.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PublicKey(pub [u8; 32]);
+pub(crate) struct PublicKey(pub VerifyingKey);
 
 impl Leaf for PublicKey {
     const EXPECTED: &'static str = "an Ed25519 public key: 32 bytes in base64";
 
     fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        let rule = |text: &str| Err(Unreadable::Rule(text.into()));
         let bytes = BASE64.decode(scalar.text.trim()).map_err(|_| Unreadable::Kind)?;
-        match <[u8; 32]>::try_from(bytes) {
+        let bytes = <[u8; 32]>::try_from(bytes).map_err(|other| {
+            let bytes = other.len();
+            Unreadable::Rule(format!("an Ed25519 public key has 32 bytes, this one has {bytes}"))
+        })?;
+        match VerifyingKey::from_bytes(&bytes) {
+            Ok(key) if key.is_weak() => rule("this key is worthless: anybody can sign for it"),
             Ok(key) => Ok(Self(key)),
-            Err(other) => {
-                let bytes = other.len();
-                Err(Unreadable::Rule(format!("an Ed25519 public key has 32 bytes, this one has {bytes}")))
-            }
+            Err(_) => rule("these 32 bytes are not an Ed25519 public key"),
         }
     }
 }

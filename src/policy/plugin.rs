@@ -6,6 +6,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ed25519_dalek::VerifyingKey;
+
 use super::Name;
 
 /// One WASM component and how it is run.
@@ -77,7 +79,7 @@ impl fmt::Debug for Plugin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
     /// Ed25519 public keys (RFC 8032); one of them must have signed.
-    pub keys: Vec<[u8; 32]>,
+    pub keys: Vec<VerifyingKey>,
     /// The file with the signature: 64 bytes, raw or in base64.
     pub path: PathBuf,
 }
@@ -167,8 +169,10 @@ pub struct Reuse {
 
 impl Default for Reuse {
     fn default() -> Self {
-        const DEFAULT: Reuse =
-            Reuse { size: NonZeroU32::new(32).unwrap(), uses: NonZeroU32::new(10_000).unwrap() };
+        const DEFAULT: Reuse = Reuse {
+            size: NonZeroU32::new(32).expect("it is not 0"),
+            uses: NonZeroU32::new(10_000).expect("it is not 0"),
+        };
         DEFAULT
     }
 }

@@ -109,11 +109,8 @@ async fn source_and_committed_component_decide_alike() {
     }
     let directory = tempfile::tempdir().unwrap();
     let args = BuildArgs {
-        dir: root().join("plugins/legacy-keys"),
         output: Some(directory.path().join("legacy-keys.wasm")),
-        target: None,
-        stack_size: 65_536,
-        cargo: Vec::new(),
+        ..BuildArgs::new(root().join("plugins/legacy-keys"))
     };
     let built = build(&args).unwrap();
     let source = std::fs::read(&built.path).unwrap();

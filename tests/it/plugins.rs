@@ -1,6 +1,7 @@
 //! Plugins that are good, and plugins that do their worst: each ends in a classified outcome.
 
 use std::future::pending;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use innkeeper::decision::{Decision, DirectoryUnavailable, FindTenant, Lookup, Re
 use innkeeper::plugin::{
     FailureClass, HostSettings, LoadError, LoadErrorClass, LoadedPlugin, PluginFailure, PluginHost,
 };
-use innkeeper::policy::{Instances, Plugin, PluginLimits};
+use innkeeper::policy::{Instances, Plugin, PluginLimits, Reuse};
 use innkeeper::tenant::{Tenant, TenantId, TenantState};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -26,26 +27,25 @@ pub(crate) fn root() -> &'static Path {
 /// A component from `tests/guests`. Most are core modules that are given our world here.
 pub(crate) fn guest(name: &str) -> Vec<u8> {
     let path = root().join("tests/guests").join(name).with_extension("wat");
-    let wasm = wat::parse_file(&path).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let wasm = wat::parse_str(&text).unwrap();
     if wasm[4] == 0x0d || name == "core-module" {
-        wasm
-    } else {
-        componentize(name, wasm, StringEncoding::UTF8)
+        return wasm;
     }
+    componentize(wasm, if text.contains("\"wasi:") { "guest" } else { "policy" }, StringEncoding::UTF8)
 }
 
-/// Gives a core module our world, or a larger one where its name says so.
-pub(crate) fn componentize(name: &str, mut wasm: Vec<u8>, encoding: StringEncoding) -> Vec<u8> {
+/// Gives a core module our world `policy`, or the larger one for tests, `guest`.
+pub(crate) fn componentize(mut wasm: Vec<u8>, world: &str, encoding: StringEncoding) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(root().join("wit")).unwrap();
-    let world = if ["prints", "exits"].contains(&name) {
-        let package = resolve.push_file(root().join("tests/guests/wasi.wit")).unwrap();
-        resolve.select_world(&[package], Some("guest")).unwrap()
-    } else {
-        resolve.select_world(&[package], Some("policy")).unwrap()
+    let package = match world {
+        "guest" => resolve.push_file(root().join("tests/guests/wasi.wit")).unwrap(),
+        _ => package,
     };
-    embed_component_metadata(&mut wasm, &resolve, world, encoding).unwrap();
-    ComponentEncoder::default().validate(true).module(&wasm).unwrap().encode().unwrap()
+    let world = resolve.select_world(&[package], Some(world)).unwrap();
+    embed_component_metadata(&mut wasm, &resolve, world, encoding, false).unwrap();
+    ComponentEncoder::default().module(&wasm).unwrap().encode().unwrap()
 }
 
 /// A host with room for a few instances and all the time in the world.
@@ -73,7 +73,7 @@ pub(crate) fn reused(name: &str) -> Plugin {
     Plugin { instances: Instances::Reused, ..plugin(name) }
 }
 
-async fn load(host: &Arc<PluginHost>, settings: Plugin) -> Result<LoadedPlugin, LoadError> {
+pub(crate) async fn load(host: &Arc<PluginHost>, settings: Plugin) -> Result<LoadedPlugin, LoadError> {
     let wasm = guest(&settings.name);
     host.load(Arc::new(settings), &wasm).await
 }
@@ -92,14 +92,15 @@ pub(crate) fn request(host: &str, headers: &[(&str, &str)]) -> Arc<RequestHead> 
         uri: "/orders?q=1".parse().unwrap(),
         headers: map,
         peer: ([192, 0, 2, 1], 40_000).into(),
+        claims: None,
     })
 }
 
-async fn ask(plugin: &LoadedPlugin) -> Result<Decision, PluginFailure> {
+pub(crate) async fn ask(plugin: &LoadedPlugin) -> Result<Decision, PluginFailure> {
     plugin.resolve(&request("localhost", &[]), Arc::new(Directory::Known)).await
 }
 
-fn tenant(decision: Result<Decision, PluginFailure>) -> String {
+pub(crate) fn tenant(decision: Result<Decision, PluginFailure>) -> String {
     match decision {
         Ok(Decision::Place(placement)) => placement.tenant.to_string(),
         other => panic!("not placed: {other:?}"),
@@ -280,8 +281,9 @@ async fn what_a_request_wrote_the_next_one_cannot_see() {
 
 #[tokio::test]
 async fn a_reused_instance_remembers_until_it_is_replaced() {
-    let host = host_with(|settings| settings.reused_uses = 3);
-    let counter = load(&host, reused("counter")).await.unwrap();
+    let host = host();
+    let reuse = Reuse { uses: NonZeroU32::new(3).unwrap(), ..Reuse::default() };
+    let counter = load(&host, Plugin { reuse, ..reused("counter") }).await.unwrap();
     let mut seen = Vec::new();
     for _ in 0..7 {
         seen.push(tenant(ask(&counter).await));
@@ -455,10 +457,10 @@ async fn the_largest_request_can_be_read_whole() {
 
 /// Lines that were logged on this thread.
 #[derive(Clone, Default)]
-struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
 
 impl Lines {
-    fn take(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn take(&self) -> Vec<serde_json::Value> {
         let bytes = std::mem::take(&mut *self.0.lock().unwrap());
         bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parse_line).collect()
     }
@@ -480,8 +482,14 @@ impl std::io::Write for Lines {
 }
 
 fn capture_log() -> (Lines, tracing::subscriber::DefaultGuard) {
+    capture_log_from(tracing::Level::INFO)
+}
+
+/// Keeps what this thread logs at `level` and above.
+pub(crate) fn capture_log_from(level: tracing::Level) -> (Lines, tracing::subscriber::DefaultGuard) {
     let lines = Lines::default();
     let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let subscriber =
+        tracing_subscriber::fmt().json().with_max_level(level).with_writer(move || writer.clone()).finish();
     (lines, tracing::subscriber::set_default(subscriber))
 }

@@ -32,15 +32,21 @@
 //!   writes into statics is gone with the request.
 //! - `Err` and panics are failures of the plugin. The client is told nothing of them; the policy's
 //!   `on_failure` says what it gets.
-//! - Test on your own machine with [`Sample`]: `cargo test` needs no WebAssembly at all.
+//! - Test on your own machine with [`Sample`] and [`Table`]: `cargo test` needs no WebAssembly at all.
+//! - Import only what you use: the policy may grant less than everything. What is not called is not
+//!   imported.
 
 mod decision;
 mod request;
+#[cfg(not(target_family = "wasm"))]
+mod table;
 
 pub use decision::{Decision, Denial, Placement};
 pub use request::Request;
 #[cfg(not(target_family = "wasm"))]
 pub use request::Sample;
+#[cfg(not(target_family = "wasm"))]
+pub use table::Table;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -81,6 +87,15 @@ pub struct NoConfig {}
 /// there is surely no such tenant. Not available in [`Plugin::configure`].
 pub fn find_tenant(id: &str) -> Option<(String, String)> {
     bindings::innkeeper::policy::directory::find(id)
+}
+
+/// The text of `key` in the table that the policy gives this plugin (`kv`), if there is one. A native
+/// test fills the table with [`Table`].
+pub fn kv(key: &str) -> Option<String> {
+    #[cfg(target_family = "wasm")]
+    return bindings::innkeeper::policy::kv::get(key);
+    #[cfg(not(target_family = "wasm"))]
+    Table::look_up(key)
 }
 
 /// How much a log line matters.

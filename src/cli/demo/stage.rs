@@ -65,7 +65,7 @@ impl Stage {
             access_log: choices.access_log,
         };
         let files = Files::create(&directory, surroundings).map_err(DemoError::Files)?;
-        let settings = Settings { policy: files.policy(), listen: Vec::new(), admin: None };
+        let settings = Settings { policy: files.policy(), listen: Vec::new(), admin: None, cache: None };
         let sidecar = Sidecar::start(settings, access_log).await?;
         let gateway = *sidecar.addresses.first().expect("the demo's policy has one listener");
         let admin = sidecar.admin_address;

@@ -15,6 +15,7 @@ pub(super) enum HostFunction {
     Claims,
     DropRequest,
     FindTenant,
+    GetEntry,
     WriteLog,
 }
 
@@ -49,7 +50,7 @@ pub(super) const TYPES: &str = "innkeeper:policy/types";
 pub(super) const REQUEST: &str = "request";
 
 impl HostFunction {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Method,
         Self::Scheme,
         Self::Authority,
@@ -61,6 +62,7 @@ impl HostFunction {
         Self::Claims,
         Self::DropRequest,
         Self::FindTenant,
+        Self::GetEntry,
         Self::WriteLog,
     ];
 
@@ -87,6 +89,7 @@ impl HostFunction {
             Self::Claims => (TYPES, "[method]request.claims"),
             Self::DropRequest => (TYPES, "[resource-drop]request"),
             Self::FindTenant => ("innkeeper:policy/directory", "find"),
+            Self::GetEntry => ("innkeeper:policy/kv", "get"),
             Self::WriteLog => ("innkeeper:policy/log", "write"),
         }
     }
@@ -104,7 +107,7 @@ impl HostFunction {
             | Self::Headers
             | Self::Peer
             | Self::Claims => 2,
-            Self::FindTenant => 3,
+            Self::FindTenant | Self::GetEntry => 3,
             Self::Header | Self::WriteLog => 4,
         }
     }
@@ -112,7 +115,7 @@ impl HostFunction {
     pub(super) fn answer(self) -> Answer {
         match self {
             Self::Method | Self::Scheme | Self::Authority | Self::Path | Self::Peer => Answer::Text,
-            Self::Query | Self::Header | Self::Claims => Answer::MaybeTexts(1),
+            Self::Query | Self::Header | Self::Claims | Self::GetEntry => Answer::MaybeTexts(1),
             Self::FindTenant => Answer::MaybeTexts(2),
             Self::Headers => Answer::Pairs,
             Self::DropRequest | Self::WriteLog => Answer::Nothing,

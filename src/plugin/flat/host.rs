@@ -6,7 +6,7 @@ use wasmtime::component::Resource;
 use wasmtime::{Caller, Engine, Linker, Memory};
 
 use super::super::bindings::innkeeper::policy::types::{self, HostRequest as _};
-use super::super::bindings::innkeeper::policy::{directory, log};
+use super::super::bindings::innkeeper::policy::{directory, kv, log};
 use super::super::state::{RequestView, State};
 use super::abi::{Breach, Reader, check_place, put};
 use super::contract::{Answer, HostFunction};
@@ -77,6 +77,7 @@ pub(in crate::plugin) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Stat
     linker.func_wrap(HOST, HostFunction::Header.name(), header)?;
     linker.func_wrap(HOST, HostFunction::Headers.name(), headers)?;
     linker.func_wrap(HOST, HostFunction::DropRequest.name(), drop_request)?;
+    linker.func_wrap(HOST, HostFunction::GetEntry.name(), get_entry)?;
     linker.func_wrap(HOST, HostFunction::WriteLog.name(), write_log)?;
     linker.func_wrap_async(HOST, HostFunction::FindTenant.name(), |caller, place| {
         Box::new(find_tenant(caller, place))
@@ -168,6 +169,14 @@ async fn find_tenant(mut guest: Guest<'_>, (key, length, answer): (u32, u32, u32
     let (memory, state) = sides(&mut guest)?;
     check_place(memory, answer, HostFunction::FindTenant.answer().size())?;
     found.map_or(Ok(-1), |(id, schema)| state.exchange.ready.hold_all(vec![id, schema]))
+}
+
+fn get_entry(mut guest: Guest<'_>, key: u32, length: u32, answer: u32) -> wasmtime::Result<i32> {
+    let (memory, state) = sides(&mut guest)?;
+    let key = Reader::new(memory).text(key, length)?.to_owned();
+    let entry = kv::Host::get(state, key)?;
+    check_place(memory, answer, HostFunction::GetEntry.answer().size())?;
+    entry.map_or(Ok(-1), |text| state.exchange.ready.hold(text))
 }
 
 fn write_log(

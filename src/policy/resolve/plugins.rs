@@ -14,6 +14,12 @@ use crate::policy::{
     Breaker, Capabilities, Capability, Instances, Plugin, PluginLimits, Reuse, Shadow, Signature,
 };
 
+/// Entries of one plugin's table: what a person still writes, or a script into an included file.
+const MAX_KV_ENTRIES: usize = 10_000;
+
+/// Keys and values of one plugin's table together. A call may not move more than this at once.
+const MAX_KV_BYTES: usize = 1 << 20;
+
 pub(super) fn plugins(
     written: &Named<document::Plugin>,
     sources: &Sources,
@@ -96,8 +102,26 @@ fn kv(
             .error(first.place, "the plugin has a table that it may not read")
             .help("add `kv` to its `capabilities`, or remove the table");
     }
-    let entries = written.0.iter();
-    entries.filter_map(|(key, value)| Some((key.text.clone(), value.as_ref()?.value.clone()))).collect()
+    if let Some((over, _)) = written.0.get(MAX_KV_ENTRIES) {
+        report
+            .error(over.place, format!("a plugin's table has at most {MAX_KV_ENTRIES} entries"))
+            .help("what is larger belongs into the tenants' directory, or into the plugin's `config`");
+    }
+    let mut bytes = 0;
+    let mut table = BTreeMap::new();
+    for (key, value) in &written.0 {
+        let Some(value) = value else { continue };
+        let room = MAX_KV_BYTES - bytes;
+        bytes += key.text.len() + value.value.len();
+        if bytes > MAX_KV_BYTES {
+            report
+                .error(key.place, format!("a plugin's table has at most {MAX_KV_BYTES} bytes, keys included"))
+                .help(format!("this entry has {}, and {room} are left", key.text.len() + value.value.len()));
+            break;
+        }
+        table.insert(key.text.clone(), value.value.clone());
+    }
+    table
 }
 
 fn reuse(written: Option<&document::Reuse>, instances: Instances, report: &mut Report) -> Reuse {

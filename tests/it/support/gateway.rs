@@ -55,8 +55,12 @@ impl Harness {
     pub async fn try_start(self) -> Result<TestGateway, StartError> {
         let lines = Lines::default();
         let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let settings =
-            Settings { policy: self.policy.clone(), listen: vec![loopback], admin: Some(loopback) };
+        let settings = Settings {
+            policy: self.policy.clone(),
+            listen: vec![loopback],
+            admin: Some(loopback),
+            cache: None,
+        };
         let sidecar = Sidecar::start(settings, AccessLog::new(LogFormat::Json, lines.clone())).await?;
         let client = Client::builder(TokioExecutor::new()).build_http();
         Ok(TestGateway { sidecar, client, lines, files: self })
@@ -120,6 +124,11 @@ impl TestGateway {
         until(|| self.sidecar.reloader.store().load().generation() >= generation).await;
     }
 
+    /// The access records so far.
+    pub fn lines_so_far(&self) -> Vec<Value> {
+        self.lines.parsed()
+    }
+
     /// The access records so far that satisfy `wanted`; waits for the first.
     pub async fn records(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let matching =
@@ -151,6 +160,11 @@ pub struct Call<'g> {
 impl Call<'_> {
     pub fn tenant(self, id: &str) -> Self {
         self.header("x-tenant-id", id)
+    }
+
+    pub fn method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
     }
 
     pub fn host(mut self, host: &str) -> Self {

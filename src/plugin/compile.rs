@@ -1,0 +1,103 @@
+//! From a component's bytes to code: aside, and from the disk where it was compiled before.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::task::JoinError;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::cache::CodeCache;
+use super::engine::PluginHost;
+use super::load_error::{LoadError, LoadErrorClass};
+
+/// Where code is kept for the next start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// In the cache, if there is one: it was made from the plugin's file alone.
+    OnDisk,
+    /// Nowhere: it holds the plugin's configuration, which may hold keys.
+    Nowhere,
+}
+
+/// What came of the cache, for the log. Trouble with it never keeps a plugin from being loaded.
+enum Cached {
+    Unused,
+    Found,
+    Kept,
+    /// What was there is not to be trusted, and was replaced.
+    Replaced(io::Error),
+    NotKept(io::Error),
+}
+
+impl PluginHost {
+    /// Compiles aside: it takes a tenth of a second for a small plugin, half a minute for
+    /// a whole Python.
+    pub(super) async fn compile(&self, wasm: Arc<[u8]>, keep: Keep) -> Result<Component, LoadError> {
+        let engine = self.engine.clone();
+        let cache = self.cache.clone().filter(|_| keep == Keep::OnDisk);
+        let failed = |message: String| LoadError::new(LoadErrorClass::CompileFailed, message);
+        match self.aside(move || find_or_compile(&engine, cache.as_deref(), &wasm)).await {
+            Ok(Ok((component, cached))) => {
+                report(&cached);
+                Ok(component)
+            }
+            Ok(Err(error)) => {
+                let message = format!("{error:#}");
+                // The pool refuses what could never be instantiated.
+                let class = if message.contains("exceeds the ") {
+                    LoadErrorClass::TooLarge
+                } else {
+                    LoadErrorClass::CompileFailed
+                };
+                Err(LoadError::new(class, message))
+            }
+            Err(panicked) => Err(failed(format!("the compiler failed: {panicked}"))),
+        }
+    }
+
+    /// Does long work at low priority, where no request waits for it. A panic ends there.
+    #[expect(clippy::disallowed_methods, reason = "compiling or checking a file cannot be cancelled")]
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        let compilers = Arc::clone(&self.compilers);
+        tokio::task::spawn_blocking(move || compilers.install(work)).await
+    }
+}
+
+fn find_or_compile(
+    engine: &Engine,
+    cache: Option<&CodeCache>,
+    wasm: &[u8],
+) -> wasmtime::Result<(Component, Cached)> {
+    let Some(cache) = cache else { return Ok((Component::new(engine, wasm)?, Cached::Unused)) };
+    let distrusted = match cache.find(wasm) {
+        Ok(Some(component)) => return Ok((component, Cached::Found)),
+        Ok(None) => None,
+        Err(error) => Some(error),
+    };
+    let component = Component::new(engine, wasm)?;
+    let cached = match cache.keep(wasm, &component) {
+        Ok(()) => distrusted.map_or(Cached::Kept, Cached::Replaced),
+        Err(error) => Cached::NotKept(error),
+    };
+    Ok((component, cached))
+}
+
+fn report(cached: &Cached) {
+    match cached {
+        Cached::Unused => {}
+        Cached::Found => tracing::debug!(target: "innkeeper::plugin", "compiled code was in the cache"),
+        Cached::Kept => tracing::debug!(target: "innkeeper::plugin", "compiled code was added to the cache"),
+        Cached::Replaced(error) => tracing::warn!(
+            target: "innkeeper::plugin", %error,
+            "compiled code in the cache was not trusted: the plugin was compiled again"
+        ),
+        Cached::NotKept(error) => tracing::warn!(
+            target: "innkeeper::plugin", %error,
+            "compiled code cannot be kept: the next start compiles the plugin again"
+        ),
+    }
+}

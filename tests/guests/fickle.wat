@@ -1,0 +1,18 @@
+;; Throws a coin whether it likes its configuration.
+(module
+  (import "innkeeper:policy/types@0.1.0" "[resource-drop]request" (func $drop (param i32)))
+  (import "wasi:random/random@0.2.0" "get-random-u64" (func $random (result i64)))
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    i32.const 4096)
+  (func (export "configure") (param i32 i32) (result i32)
+    (i32.wrap_i64 (i64.and (call $random) (i64.const 1)))
+    (if (then (return (i32.const 32))))
+    i32.const 16)
+  (func (export "resolve") (param i32) (result i32)
+    (call $drop (local.get 0))
+    i32.const 64)
+  (data (i32.const 64) "\00\00\00\00\00\00\00\00\00\01\00\00\04\00\00\00\00\00\00\00\00\00\00\00")
+  (data (i32.const 256) "acme")
+  (data (i32.const 32) "\01\00\00\00\00\02\00\00\09\00\00\00")
+  (data (i32.const 512) "not today"))

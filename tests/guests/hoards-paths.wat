@@ -1,0 +1,20 @@
+;; Reads the path again and again, and keeps every copy on a page of its own.
+(module
+  (import "innkeeper:policy/types@0.1.0" "[method]request.path" (func $path (param i32 i32)))
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    (local $at i32)
+    (local.set $at (global.get $free))
+    (global.set $free (i32.add (local.get $at) (i32.const 65536)))
+    (if (i32.gt_u (global.get $free) (i32.mul (memory.size) (i32.const 65536)))
+      (then (if (i32.eq (i32.const -1) (memory.grow (i32.const 16))) (then unreachable))))
+    (local.get $at))
+  (func (export "configure") (param i32 i32) (result i32)
+    i32.const 16)
+  (func (export "resolve") (param i32) (result i32)
+    (loop $again
+      (call $path (local.get 0) (i32.const 600))
+      (br $again))
+    unreachable)
+  (global $free (mut i32) (i32.const 4096))
+)

@@ -1,0 +1,16 @@
+;; Answers one request, and traps at the second.
+(module
+  (import "innkeeper:policy/types@0.1.0" "[resource-drop]request" (func $drop (param i32)))
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    i32.const 4096)
+  (func (export "configure") (param i32 i32) (result i32)
+    i32.const 16)
+  (func (export "resolve") (param i32) (result i32)
+    (call $drop (local.get 0))
+    (if (global.get $asked) (then unreachable))
+    (global.set $asked (i32.const 1))
+    i32.const 64)
+  (global $asked (mut i32) (i32.const 0))
+  (data (i32.const 64) "\00\00\00\00\00\00\00\00\00\01\00\00\04\00\00\00\00\00\00\00\00\00\00\00")
+  (data (i32.const 256) "acme"))

@@ -1,0 +1,16 @@
+;; Waits an hour for the clock.
+(module
+  (import "innkeeper:policy/types@0.1.0" "[resource-drop]request" (func $drop (param i32)))
+  (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $after (param i64) (result i32)))
+  (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    i32.const 4096)
+  (func (export "configure") (param i32 i32) (result i32)
+    i32.const 16)
+  (func (export "resolve") (param i32) (result i32)
+    (call $block (call $after (i64.const 3600000000000)))
+    (call $drop (local.get 0))
+    i32.const 64)
+  (data (i32.const 64) "\00\00\00\00\00\00\00\00\00\01\00\00\04\00\00\00\00\00\00\00\00\00\00\00")
+  (data (i32.const 256) "acme"))

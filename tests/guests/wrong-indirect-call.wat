@@ -1,0 +1,15 @@
+;; Calls a function through a table by a type that it does not have.
+(module
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    i32.const 4096)
+  (func (export "configure") (param i32 i32) (result i32)
+    i32.const 16)
+  (func (export "resolve") (param i32) (result i32)
+    (call_indirect (type $other) (i32.const 0))
+    unreachable)
+  (type $other (func))
+  (func $answers (result i32) (i32.const 64))
+  (table 1 funcref)
+  (elem (i32.const 0) $answers)
+)

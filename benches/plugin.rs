@@ -94,6 +94,8 @@ fn plugin_calls(criterion: &mut Criterion) {
             Instances::PerRequest,
         ),
         ("reused", defaults(), Instances::Reused),
+        ("fresh, as a component", HostSettings { flatten: false, ..defaults() }, Instances::PerRequest),
+        ("reused, as a component", HostSettings { flatten: false, ..defaults() }, Instances::Reused),
     ];
     for (name, settings, instances) in cases {
         let plugin = load(&runtime, settings, instances);

@@ -11,6 +11,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use super::cache::CodeCache;
 use super::epoch::Epochs;
+use super::flat;
 use super::lane::{SlowLane, lower_priority};
 use super::live::{LiveVersions, Lives};
 use super::recent::Recent;
@@ -45,6 +46,8 @@ pub struct HostSettings {
     /// Whether fresh instances start from the memory that `configure` left behind, where the
     /// component allows that, in place of running it again.
     pub snapshot: bool,
+    /// Whether a component of the usual shape is run as one core module.
+    pub flatten: bool,
     /// A directory of our own where compiled code is kept for the next start, if any.
     pub cache: Option<PathBuf>,
 }
@@ -58,6 +61,7 @@ impl Default for HostSettings {
             configure_time: Duration::from_secs(5),
             keep_resident: 1 << 20,
             snapshot: true,
+            flatten: true,
             cache: None,
         }
     }
@@ -74,6 +78,7 @@ pub struct PluginHost {
     pub(super) settings: HostSettings,
     pub(super) engine: Engine,
     pub(super) linker: Linker<State>,
+    pub(super) flat_linker: wasmtime::Linker<State>,
     pub(super) epochs: Epochs,
     pub(super) lane: SlowLane,
     /// Compiles at low priority: a large runtime takes all cores for half a minute.
@@ -97,6 +102,7 @@ impl PluginHost {
         })?;
         let mut linker = Linker::new(&engine);
         state::add_to_linker(&mut linker).expect("no two of our imports have the same name");
+        let flat_linker = flat::linker(&engine).expect("no two of our imports have the same name");
         let threads = |error: std::io::Error| HostError(error.to_string());
         let epochs = Epochs::start(engine.clone()).map_err(threads)?;
         let lane = SlowLane::start().map_err(threads)?;
@@ -111,6 +117,7 @@ impl PluginHost {
             settings,
             engine,
             linker,
+            flat_linker,
             epochs,
             lane,
             compilers: Arc::new(compilers),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use super::flat::Breach;
 use super::log::printable;
 use super::state::{HostStop, State};
 
@@ -110,6 +111,9 @@ impl PluginFailure {
         }
         if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
             return Self::new(FailureClass::Capacity, format!("no room for another instance: {error:#}"));
+        }
+        if let Some(breach) = error.downcast_ref::<Breach>() {
+            return Self::new(FailureClass::BadResult, breach.to_string());
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::StackOverflow) => Self::new(FailureClass::StackOverflow, "it recursed too deeply"),

@@ -9,6 +9,7 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 
 use super::bindings::{Policy, PolicyPre};
 use super::failure::{FailureClass, PluginFailure};
+use super::flat::{FlatInstance, FlatPre};
 use super::lane::Pace;
 use super::log::PluginLog;
 use super::state::{Asked, Call, HostStop, State, TimeLimit};
@@ -19,16 +20,46 @@ use crate::policy;
 
 /// What one call may move between the plugin and us, bytes: a decision has a few hundred, all
 /// headers of a large request 64 KiB.
-const MAX_TRANSFER_BYTES: usize = 1 << 20;
+pub(super) const MAX_TRANSFER_BYTES: usize = 1 << 20;
 
 /// Ticks of the clock until a guest is interrupted for the first time. A tick may come the moment
 /// after a call has started; the second one comes a millisecond later at least.
 const FIRST_TICKS: u64 = 2;
 
+/// What instances of a plugin are made from.
+#[derive(Clone)]
+pub(super) enum Blueprint {
+    /// A component as its author's tools made it.
+    Component(PolicyPre<State>),
+    /// One core module, made of a component of the usual shape.
+    Flat(FlatPre),
+}
+
+impl Blueprint {
+    fn engine(&self) -> &Engine {
+        match self {
+            Self::Component(pre) => pre.engine(),
+            Self::Flat(pre) => pre.engine(),
+        }
+    }
+
+    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Guest> {
+        match self {
+            Self::Component(pre) => pre.instantiate_async(store).await.map(Guest::Component),
+            Self::Flat(pre) => pre.instantiate(store).await.map(Guest::Flat),
+        }
+    }
+}
+
+enum Guest {
+    Component(Policy),
+    Flat(FlatInstance),
+}
+
 /// A plugin's instance with the slot that it occupies.
 pub(super) struct Instance {
     store: Store<State>,
-    policy: Policy,
+    guest: Guest,
     pub(super) uses: u32,
     memory_at_start: usize,
     _slots: OwnedSemaphorePermit,
@@ -37,18 +68,18 @@ pub(super) struct Instance {
 impl Instance {
     /// Makes an instance that has not been configured.
     pub(super) async fn make(
-        pre: &PolicyPre<State>,
+        blueprint: &Blueprint,
         settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
         pace: &Arc<Pace>,
         limit: TimeLimit,
         slots: OwnedSemaphorePermit,
     ) -> Result<Self, PluginFailure> {
-        let mut store = make_store(pre.engine(), settings, log, pace, limit);
-        match pre.instantiate_async(&mut store).await {
-            Ok(policy) => {
+        let mut store = make_store(blueprint.engine(), settings, log, pace, limit);
+        match blueprint.instantiate(&mut store).await {
+            Ok(guest) => {
                 let memory_at_start = store.data().memory.used();
-                Ok(Self { store, policy, uses: 0, memory_at_start, _slots: slots })
+                Ok(Self { store, guest, uses: 0, memory_at_start, _slots: slots })
             }
             Err(error) => Err(PluginFailure::classify(&error, store.data())),
         }
@@ -56,7 +87,11 @@ impl Instance {
 
     /// Hands the plugin its configuration.
     pub(super) async fn configure(&mut self, config: &str) -> Result<(), PluginFailure> {
-        match self.policy.call_configure(&mut self.store, config).await {
+        let answered = match &self.guest {
+            Guest::Component(policy) => policy.call_configure(&mut self.store, config).await,
+            Guest::Flat(flat) => flat.configure(&mut self.store, config).await,
+        };
+        match answered {
             Ok(Ok(())) => Ok(()),
             Ok(Err(message)) => Err(PluginFailure::new(FailureClass::Guest, message)),
             Err(error) => Err(PluginFailure::classify(&error, self.store.data())),
@@ -79,7 +114,10 @@ impl Instance {
         state.call = Call::new(limit, Some(asked));
         state.memory.forget_refusal();
         self.store.set_epoch_deadline(FIRST_TICKS);
-        let answered = self.policy.call_resolve(&mut self.store, Resource::new_borrow(0)).await;
+        let answered = match &self.guest {
+            Guest::Component(policy) => policy.call_resolve(&mut self.store, Resource::new_borrow(0)).await,
+            Guest::Flat(flat) => flat.resolve(&mut self.store).await,
+        };
         self.store.data_mut().call.asked = None;
         match answered {
             Ok(Ok(decision)) => verdict::check(decision),

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
+use wasmtime::Module;
 use wasmtime::component::Component;
 
 use super::bindings::PolicyPre;
 use super::compile::Keep;
 use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
-use super::instance::Instance;
+use super::flat::{FlatPre, flatten};
+use super::instance::{Blueprint, Instance};
 use super::lane::Pace;
 use super::load_error::{LoadError, LoadErrorClass};
 use super::loaded::LoadedPlugin;
@@ -21,7 +23,7 @@ use super::snapshot;
 use super::state::{State, TimeLimit};
 use super::supply::{Parts, Supply};
 use super::world::check_world;
-use crate::policy::{self, Capabilities};
+use crate::policy::{self, Capabilities, Instances};
 
 impl PluginHost {
     /// Checks, compiles and links a plugin, and configures it once to see that it can be.
@@ -43,11 +45,12 @@ impl PluginHost {
         let key = Key::new(&version, &settings);
         let (parts, ready) = match self.recent.find(&key) {
             Some(parts) if parts.configured => (parts, Vec::new()),
-            Some(parts) => self.prepare(parts.pre, &settings, &log, &pace, None).await?,
+            Some(parts) => self.try_parts(parts.blueprint, &settings, &log, &pace).await?,
             None => {
                 let component = self.compile(Arc::clone(&wasm), Keep::OnDisk).await?;
-                let pre = self.link(&component, &settings.capabilities)?;
-                self.prepare(pre, &settings, &log, &pace, Some(&wasm)).await?
+                let component = Blueprint::Component(self.link(&component, &settings.capabilities)?);
+                let tried = self.try_parts(component, &settings, &log, &pace).await?;
+                self.improve(tried, &wasm, &settings, &log, &pace).await
             }
         };
         self.recent.remember(key, &parts, wasm.len());
@@ -55,37 +58,78 @@ impl PluginHost {
     }
 
     /// Configures an instance to see that it can be. With `instances: reused` the first request
-    /// gets it; else its memory is copied from `wasm`, where that is given and can be.
-    async fn prepare(
+    /// gets it.
+    async fn try_parts(
         self: &Arc<Self>,
-        pre: PolicyPre<State>,
+        blueprint: Blueprint,
         settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
         pace: &Arc<Pace>,
-        wasm: Option<&Arc<[u8]>>,
     ) -> Result<(Parts, Vec<Instance>), LoadError> {
-        let slots = self.slots_for(&pre)?;
-        let tried = self.try_configure(&pre, settings, log, pace, slots).await?;
-        let memory = tried.memory();
-        let parts = |pre, configured| Parts { pre, configured, slots, memory, not_copied: None };
-        if settings.instances == policy::Instances::Reused {
-            return Ok((parts(pre, false), vec![tried]));
-        }
-        drop(tried);
-        let mut not_copied = None;
-        if let Some(wasm) = wasm.filter(|_| self.settings.snapshot) {
-            match snapshot::configured(self, settings, log, wasm, slots).await {
-                Ok(pre) => return Ok((parts(pre, true), Vec::new())),
+        let slots = self.slots_for(&blueprint)?;
+        let tried = self.try_configure(&blueprint, settings, log, pace, slots).await?;
+        let parts = Parts { blueprint, configured: false, slots, memory: tried.memory(), not_copied: None };
+        let ready = match settings.instances {
+            Instances::Reused => vec![tried],
+            Instances::PerRequest => Vec::new(),
+        };
+        Ok((parts, ready))
+    }
+
+    /// Makes faster parts of a component that works: its memory copied, where instances are fresh,
+    /// and its modules made one. What cannot be made faster stays as it is.
+    async fn improve(
+        self: &Arc<Self>,
+        (mut parts, ready): (Parts, Vec<Instance>),
+        wasm: &Arc<[u8]>,
+        settings: &Arc<policy::Plugin>,
+        log: &Arc<PluginLog>,
+        pace: &Arc<Pace>,
+    ) -> (Parts, Vec<Instance>) {
+        let plugin = &*settings.name;
+        if settings.instances == Instances::PerRequest && self.settings.snapshot {
+            match snapshot::configured(self, settings, log, wasm, parts.slots).await {
+                Ok(blueprint) => return (Parts { blueprint, configured: true, ..parts }, Vec::new()),
                 Err(why) => {
                     tracing::debug!(
-                        target: "innkeeper::plugin", plugin = &*settings.name,
-                        "configure runs again for each instance: {why}"
+                        target: "innkeeper::plugin", plugin, "configure runs again for each instance: {why}"
                     );
-                    not_copied = Some(why.into());
+                    parts.not_copied = Some(why.into());
                 }
             }
         }
-        Ok((Parts { not_copied, ..parts(pre, false) }, Vec::new()))
+        let Some(flat) = self.flatten(wasm, settings).await else { return (parts, ready) };
+        // It holds a slot, which may be the only one.
+        drop(ready);
+        match self.try_parts(Blueprint::Flat(flat), settings, log, pace).await {
+            Ok((flat, ready)) => (Parts { not_copied: parts.not_copied, ..flat }, ready),
+            Err(why) => {
+                tracing::debug!(target: "innkeeper::plugin", plugin, "it is not run flat: {why}");
+                (parts, Vec::new())
+            }
+        }
+    }
+
+    /// Makes one core module of a component that has been checked, where its shape is the usual one.
+    /// Its code is not kept for the next start: it may hold the plugin's configuration.
+    pub(super) async fn flatten(
+        self: &Arc<Self>,
+        wasm: &Arc<[u8]>,
+        settings: &policy::Plugin,
+    ) -> Option<FlatPre> {
+        if !self.settings.flatten {
+            return None;
+        }
+        let (host, wasm) = (Arc::clone(self), Arc::clone(wasm));
+        let work = move || FlatPre::new(&host.flat_linker, &Module::new(&host.engine, flatten(&wasm)?)?);
+        let why = match self.aside(work).await {
+            Ok(Ok(flat)) => return Some(flat),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(panicked) => panicked.to_string(),
+        };
+        let plugin = &*settings.name;
+        tracing::debug!(target: "innkeeper::plugin", plugin, "it is not run flat: {why}");
+        None
     }
 
     fn check_file(&self, settings: &policy::Plugin, wasm: &[u8]) -> Result<Arc<str>, LoadError> {
@@ -124,8 +168,11 @@ impl PluginHost {
     }
 
     /// How many of the pool's slots an instance takes.
-    fn slots_for(&self, pre: &PolicyPre<State>) -> Result<u32, LoadError> {
-        let needs = pre.instance_pre().component().resources_required();
+    fn slots_for(&self, blueprint: &Blueprint) -> Result<u32, LoadError> {
+        let needs = match blueprint {
+            Blueprint::Component(pre) => pre.instance_pre().component().resources_required(),
+            Blueprint::Flat(pre) => Some(pre.module().resources_required()),
+        };
         let memories = needs.as_ref().map_or(1, |needs| needs.num_memories);
         let tables = needs.as_ref().map_or(0, |needs| needs.num_tables);
         let slots = memories.max(tables.div_ceil(super::engine::TABLES_PER_INSTANCE)).max(1);
@@ -140,7 +187,7 @@ impl PluginHost {
     /// Configures one instance, so that a mistake in the policy is found before requests are.
     async fn try_configure(
         self: &Arc<Self>,
-        pre: &PolicyPre<State>,
+        blueprint: &Blueprint,
         settings: &Arc<policy::Plugin>,
         log: &Arc<PluginLog>,
         pace: &Arc<Pace>,
@@ -152,11 +199,11 @@ impl PluginHost {
             return Err(LoadError::new(LoadErrorClass::Capacity, message));
         };
         let limit = TimeLimit::starting_now(time);
-        let (host, pre, settings) = (Arc::clone(self), pre.clone(), Arc::clone(settings));
+        let (host, blueprint, settings) = (Arc::clone(self), blueprint.clone(), Arc::clone(settings));
         let (log, pace) = (Arc::clone(log), Arc::clone(pace));
         let configured = self.lane.spawn(Box::pin(async move {
             let _ticking = host.epochs.ticking();
-            let mut instance = Instance::make(&pre, &settings, &log, &pace, limit, slots).await?;
+            let mut instance = Instance::make(&blueprint, &settings, &log, &pace, limit, slots).await?;
             instance.configure(&settings.config).await.map(|()| instance)
         }));
         let failure = match timeout(time, configured).await {

@@ -8,6 +8,7 @@ use tokio::time::timeout_at;
 
 use super::breaker::{Breaker, BreakerState};
 use super::failure::{FailureClass, PluginFailure};
+use super::instance::Blueprint;
 use super::state::{Asked, TimeLimit};
 use super::supply::{MemoryUse, Supply};
 use super::tally::Tally;
@@ -71,6 +72,11 @@ impl LoadedPlugin {
     /// Whether fresh instances start from the memory that `configure` left behind.
     pub fn starts_configured(&self) -> bool {
         self.supply.parts.configured
+    }
+
+    /// Whether it runs as one core module.
+    pub fn is_flat(&self) -> bool {
+        matches!(self.supply.parts.blueprint, Blueprint::Flat(_))
     }
 
     /// Why `configure` runs again for each fresh instance, where copying its memory was tried in vain.

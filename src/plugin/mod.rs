@@ -10,6 +10,7 @@ mod compile;
 mod engine;
 mod epoch;
 mod failure;
+mod flat;
 mod instance;
 mod lane;
 mod live;

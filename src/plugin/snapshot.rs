@@ -8,10 +8,10 @@ use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Instance, Lift, WasmList};
 use wasmtime_wizer::{ComponentInstanceState, Wizer};
 
-use super::bindings::{Policy, PolicyPre};
+use super::bindings::Policy;
 use super::compile::Keep;
 use super::engine::PluginHost;
-use super::instance::make_store;
+use super::instance::{Blueprint, Instance as Made, make_store};
 use super::load_error::LoadError;
 use super::log::PluginLog;
 use super::state::{MemoryLimit, State, TimeLimit};
@@ -34,7 +34,7 @@ pub(super) async fn configured(
     log: &Arc<PluginLog>,
     wasm: &Arc<[u8]>,
     slots: u32,
-) -> Result<PolicyPre<State>, String> {
+) -> Result<Blueprint, String> {
     if wasm.len() > MAX_FILE_BYTES {
         return Err(format!("the file has more than {MAX_FILE_BYTES} bytes"));
     }
@@ -45,20 +45,25 @@ pub(super) async fn configured(
     // end there.
     let lane = Arc::clone(&host);
     let copying = lane.lane.spawn(Box::pin(async move {
-        let _slots = timeout(time, Arc::clone(&host.slots).acquire_many_owned(slots))
+        let slots = timeout(time, Arc::clone(&host.slots).acquire_many_owned(slots))
             .await
             .map_err(|_| "no instance became free")?
             .expect("the semaphore is never closed");
         let _ticking = host.epochs.ticking();
         let copied = copy_configured(&host, &settings, &log, &wasm).await?;
-        let show = |error: LoadError| error.to_string();
-        let copy = host.compile(copied.into(), Keep::Nowhere).await.map_err(show)?;
-        let pre = host.link(&copy, &settings.capabilities).map_err(show)?;
-        let limit = TimeLimit::starting_now(time);
-        let mut store = make_store(&host.engine, &settings, &log, &Arc::default(), limit);
-        let started = timeout(time, pre.instantiate_async(&mut store)).await;
-        started.map_err(|_| "the copy does not start")?.map_err(|error| format!("{error:#}"))?;
-        Ok(pre)
+        let copied: Arc<[u8]> = copied.into();
+        let blueprint = match host.flatten(&copied, &settings).await {
+            Some(flat) => Blueprint::Flat(flat),
+            None => {
+                let show = |error: LoadError| error.to_string();
+                let copy = host.compile(copied, Keep::Nowhere).await.map_err(show)?;
+                Blueprint::Component(host.link(&copy, &settings.capabilities).map_err(show)?)
+            }
+        };
+        let (limit, pace) = (TimeLimit::starting_now(time), Arc::default());
+        let started = timeout(time, Made::make(&blueprint, &settings, &log, &pace, limit, slots)).await;
+        started.map_err(|_| "the copy does not start")?.map_err(|failure| failure.to_string())?;
+        Ok(blueprint)
     }));
     copying.await.unwrap_or_else(Err)
 }

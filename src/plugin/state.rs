@@ -9,6 +9,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::Policy;
 use super::bindings::innkeeper::policy::{directory, kv, log, types};
+use super::flat::Exchange;
 use super::lane::Pace;
 use super::log::PluginLog;
 use super::trace::{Part, Trace};
@@ -52,6 +53,8 @@ pub(super) struct State {
     pub(super) memory: MemoryLimit,
     pub(super) call: Call,
     pub(super) pace: Arc<Pace>,
+    /// Only an instance that runs flat has anything in it.
+    pub(super) exchange: Exchange,
     settings: Arc<policy::Plugin>,
     log: Arc<PluginLog>,
     resources: ResourceTable,
@@ -108,6 +111,7 @@ impl State {
             memory: MemoryLimit::new(settings.limits.memory),
             call: Call::new(limit, None),
             pace: Arc::clone(pace),
+            exchange: Exchange::default(),
             settings: Arc::clone(settings),
             log: Arc::clone(log),
             resources,
@@ -118,6 +122,11 @@ impl State {
     /// Whether the guest holds anything that lives outside its own memory.
     pub(super) fn holds_handles(&self) -> bool {
         !self.resources.is_empty()
+    }
+
+    /// All values of a header in one text.
+    pub(super) fn joined_header(&self, name: &str) -> wasmtime::Result<Option<String>> {
+        Ok(joined_header(self.read(|| Part::Header(name.to_ascii_lowercase()))?, name))
     }
 
     /// The request, of which the guest is about to be told `part`.
@@ -167,7 +176,7 @@ impl types::HostRequest for State {
     }
 
     fn header(&mut self, _: Resource<RequestView>, name: String) -> wasmtime::Result<Option<String>> {
-        Ok(joined_header(self.read(|| Part::Header(name.to_ascii_lowercase()))?, &name))
+        self.joined_header(&name)
     }
 
     fn headers(&mut self, _: Resource<RequestView>) -> wasmtime::Result<Vec<(String, String)>> {

@@ -6,21 +6,20 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
-use super::bindings::PolicyPre;
 use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
-use super::instance::Instance;
+use super::instance::{Blueprint, Instance};
 use super::lane::Pace;
 use super::live::Life;
 use super::log::PluginLog;
-use super::state::{Asked, State, TimeLimit};
+use super::state::{Asked, TimeLimit};
 use crate::decision::Decision;
 use crate::policy::{self, Instances};
 
 /// What instances are made from.
 #[derive(Clone)]
 pub(super) struct Parts {
-    pub(super) pre: PolicyPre<State>,
+    pub(super) blueprint: Blueprint,
     /// Whether a fresh instance is configured as it starts.
     pub(super) configured: bool,
     /// Slots of the pool that an instance takes.
@@ -125,7 +124,8 @@ impl Supply {
 
     async fn make(&self, slots: OwnedSemaphorePermit, limit: TimeLimit) -> Result<Instance, PluginFailure> {
         let mut instance =
-            Instance::make(&self.parts.pre, &self.settings, &self.log, &self.pace, limit, slots).await?;
+            Instance::make(&self.parts.blueprint, &self.settings, &self.log, &self.pace, limit, slots)
+                .await?;
         if !self.parts.configured {
             instance.configure(&self.settings.config).await.map_err(|failure| match failure.class {
                 FailureClass::Guest => PluginFailure::new(FailureClass::Configure, failure.message),

@@ -11,16 +11,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::plugins::{Directory, host, plugin, request, root};
 
-const CONFIG: &str = r#"{
+pub(crate) const CONFIG: &str = r#"{
     "keys": { "k-123": "acme", "k-456": "globex" },
     "hosts": { "old.example.com": "acme", "Shop.Globex.example": "globex" },
     "retired": { "acme-old": "acme" }
 }"#;
 
 /// Requests as host and headers, with the tenant that they must lead to.
-type Case = (&'static str, &'static [(&'static str, &'static str)], Option<&'static str>);
+pub(crate) type Case = (&'static str, &'static [(&'static str, &'static str)], Option<&'static str>);
 
-const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     ("localhost", &[], None),
     ("localhost", &[("x-api-key", "k-123")], Some("acme")),
     ("localhost", &[("x-api-key", "k-456")], Some("globex")),

@@ -12,6 +12,7 @@ mod edge_framing;
 mod edge_http2;
 mod edge_server;
 mod edge_upstream;
+mod flat;
 mod framing_cases;
 mod guests;
 mod hostile_plugins;

@@ -28,19 +28,23 @@ pub(crate) fn root() -> &'static Path {
 pub(crate) fn guest(name: &str) -> Vec<u8> {
     let path = root().join("tests/guests").join(name).with_extension("wat");
     let text = std::fs::read_to_string(&path).unwrap();
-    let mut wasm = wat::parse_str(&text).unwrap();
+    let wasm = wat::parse_str(&text).unwrap();
     if wasm[4] == 0x0d || name == "core-module" {
         return wasm;
     }
+    componentize(wasm, if text.contains("\"wasi:") { "guest" } else { "policy" }, StringEncoding::UTF8)
+}
+
+/// Gives a core module our world `policy`, or the larger one for tests, `guest`.
+pub(crate) fn componentize(mut wasm: Vec<u8>, world: &str, encoding: StringEncoding) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(root().join("wit")).unwrap();
-    let world = if text.contains("\"wasi:") {
-        let package = resolve.push_file(root().join("tests/guests/wasi.wit")).unwrap();
-        resolve.select_world(&[package], Some("guest")).unwrap()
-    } else {
-        resolve.select_world(&[package], Some("policy")).unwrap()
+    let package = match world {
+        "guest" => resolve.push_file(root().join("tests/guests/wasi.wit")).unwrap(),
+        _ => package,
     };
-    embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8, false).unwrap();
+    let world = resolve.select_world(&[package], Some(world)).unwrap();
+    embed_component_metadata(&mut wasm, &resolve, world, encoding, false).unwrap();
     ComponentEncoder::default().module(&wasm).unwrap().encode().unwrap()
 }
 

@@ -1,5 +1,6 @@
 //! `innkeeper serve`: starts a sidecar, and drains it when told to stop.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,7 +39,11 @@ pub async fn run(args: Args, log: &Log) -> ExitCode {
         Ok(started) => started,
         Err(error) => return fail(error),
     };
-    let cache = if args.no_cache { None } else { args.cache_dir.or_else(default_cache) };
+    let cache = if args.no_cache {
+        None
+    } else {
+        args.cache_dir.or_else(|| default_cache(|name| std::env::var_os(name)))
+    };
     let settings = Settings { policy: args.policy, listen: args.listen, admin: args.admin, cache };
     let sidecar = match Sidecar::start(settings, access_log).await {
         Ok(sidecar) => sidecar,
@@ -62,11 +67,11 @@ pub async fn run(args: Args, log: &Log) -> ExitCode {
 
 /// Where this machine wants caches: what systemd made for the service (`CacheDirectory=`), else the
 /// user's.
-fn default_cache() -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    variable("CACHE_DIRECTORY")
-        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("innkeeper")))
-        .or_else(|| Some(variable("HOME")?.join(".cache/innkeeper")))
+fn default_cache(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let directory = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    directory("CACHE_DIRECTORY")
+        .or_else(|| Some(directory("XDG_CACHE_HOME")?.join("innkeeper")))
+        .or_else(|| Some(directory("HOME")?.join(".cache/innkeeper")))
 }
 
 /// Returns when the process is told to stop.
@@ -87,5 +92,29 @@ async fn reload_on_hangup(trigger: Trigger) {
     let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
     while hangups.recv().await.is_some() {
         trigger.reload();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_where_the_machine_wants_caches() {
+        let found = |variables: &[(&str, &str)]| {
+            let value =
+                |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value);
+            default_cache(|name| value(name).map(OsString::from)).map(|path| path.display().to_string())
+        };
+        let home = ("HOME", "/home/ann");
+        assert_eq!(found(&[home]).as_deref(), Some("/home/ann/.cache/innkeeper"));
+        assert_eq!(found(&[home, ("XDG_CACHE_HOME", "/fast")]).as_deref(), Some("/fast/innkeeper"));
+        let service = ("CACHE_DIRECTORY", "/var/cache/gate");
+        assert_eq!(found(&[home, ("XDG_CACHE_HOME", "/fast"), service]).as_deref(), Some("/var/cache/gate"));
+        assert_eq!(
+            found(&[home, ("XDG_CACHE_HOME", "not/absolute")]).as_deref(),
+            Some("/home/ann/.cache/innkeeper")
+        );
+        assert_eq!(found(&[]), None);
     }
 }

@@ -7,14 +7,14 @@ use super::failure::PluginFailure;
 use super::loaded::LoadedPlugin;
 use super::trace::{Reads, Trace};
 use crate::decision::{Decision, DirectoryUnavailable, FindTenant, Lookup};
-use crate::policy::{Answer, Case, Difference};
+use crate::policy::{Case, CaseAnswer, Difference};
 use crate::tenant::{Tenant, TenantId, TenantSchema, TenantState};
 
 /// What a plugin made of a case.
 #[derive(Debug, Clone)]
 pub struct Replayed {
     /// What it answered.
-    pub answer: Answer,
+    pub answer: CaseAnswer,
     /// What differs from what the case expects.
     pub differences: Vec<Difference>,
     /// Why it failed, if it did.
@@ -41,14 +41,14 @@ impl LoadedPlugin {
         let asked: Arc<dyn FindTenant> = directory.clone();
         let decided = self.resolve_traced(&case.request, asked, Arc::clone(&trace)).await;
         let failure = decided.as_ref().err().cloned();
-        let answer = Answer::from(decided);
+        let answer = CaseAnswer::from(decided);
         let unanswered = directory.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let differences = case.expected.differences(&answer);
         Replayed { answer, differences, failure, reads: trace.reads(), unanswered }
     }
 }
 
-impl From<Result<Decision, PluginFailure>> for Answer {
+impl From<Result<Decision, PluginFailure>> for CaseAnswer {
     fn from(decided: Result<Decision, PluginFailure>) -> Self {
         match decided {
             Ok(decision) => decision.into(),

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::failure::{FailureClass, PluginFailure};
 use super::loaded::LoadedPlugin;
 use crate::decision::{Decision, FindTenant, RequestHead};
-use crate::policy::{Answer, Difference, Shadow};
+use crate::policy::{CaseAnswer, Difference, Shadow};
 use crate::telemetry::Metrics;
 
 /// Questions that a candidate may be working on at once. It is no faster than the active version,
@@ -34,12 +34,13 @@ pub struct Trial {
     /// The active version that the candidate is compared with.
     active: Arc<LoadedPlugin>,
     candidate: OnceLock<Result<Arc<LoadedPlugin>, String>>,
+    /// What loads it; it ends with the trial.
+    loading: OnceLock<AbortOnDropHandle<()>>,
     watchers: Watchers,
     turns: Arc<Semaphore>,
     over: AtomicBool,
     seen: AtomicU64,
     score: Mutex<Score>,
-    _loading: AbortOnDropHandle<()>,
 }
 
 /// Who is told how a trial goes.
@@ -113,35 +114,38 @@ impl Trial {
         watchers: Watchers,
         loading: impl Future<Output = Result<LoadedPlugin, String>> + Send + 'static,
     ) -> Arc<Self> {
-        let name = Arc::clone(active.name());
-        Arc::new_cyclic(|trial: &Weak<Self>| {
-            let trial = Weak::clone(trial);
-            let loading = AbortOnDropHandle::new(tokio::spawn(async move {
-                let loaded = loading.await;
-                let Some(trial) = trial.upgrade() else { return };
-                match &loaded {
-                    Ok(candidate) => {
-                        let version = &**candidate.version();
-                        tracing::info!(plugin = &*name, version, "a candidate is on trial");
-                    }
-                    Err(why) => tracing::error!(plugin = &*name, "the candidate {why}"),
-                }
-                let first = trial.candidate.set(loaded.map(Arc::new)).is_ok();
-                debug_assert!(first, "a candidate is loaded once");
-            }));
-            Self {
-                rules,
-                source,
-                active: Arc::clone(active),
-                candidate: OnceLock::new(),
-                watchers,
-                turns: Arc::new(Semaphore::new(MAX_AT_ONCE)),
-                over: AtomicBool::new(false),
-                seen: AtomicU64::new(0),
-                score: Mutex::default(),
-                _loading: loading,
+        let trial = Arc::new(Self {
+            rules,
+            source,
+            active: Arc::clone(active),
+            candidate: OnceLock::new(),
+            loading: OnceLock::new(),
+            watchers,
+            turns: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+            over: AtomicBool::new(false),
+            seen: AtomicU64::new(0),
+            score: Mutex::default(),
+        });
+        let begun = Self::begin(Arc::downgrade(&trial), loading);
+        trial.loading.get_or_init(|| AbortOnDropHandle::new(tokio::spawn(begun)));
+        trial
+    }
+
+    /// Lets the candidate in once it is loaded, if its trial is still wanted by then.
+    async fn begin(
+        trial: Weak<Self>,
+        loading: impl Future<Output = Result<LoadedPlugin, String>> + Send + 'static,
+    ) {
+        let loaded = loading.await;
+        let Some(trial) = trial.upgrade() else { return };
+        let plugin = &**trial.active.name();
+        match &loaded {
+            Ok(candidate) => {
+                tracing::info!(plugin, version = &**candidate.version(), "a candidate is on trial");
             }
-        })
+            Err(why) => tracing::error!(plugin, "the candidate {why}"),
+        }
+        trial.candidate.get_or_init(|| loaded.map(Arc::new));
     }
 
     /// The rules of the trial.
@@ -286,8 +290,8 @@ fn differences(
     expected: Result<Decision, PluginFailure>,
     answered: Result<Decision, PluginFailure>,
 ) -> Vec<Difference> {
-    let mut expected = Answer::from(expected);
-    if let Answer::Place(placement) = &mut expected {
+    let mut expected = CaseAnswer::from(expected);
+    if let CaseAnswer::Place(placement) = &mut expected {
         placement.reason = None;
     }
     let mut differences = expected.differences(&answered.into());
@@ -309,4 +313,38 @@ fn says_something(decided: &Result<Decision, PluginFailure>) -> bool {
 
 fn as_timestamp<S: serde::Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_rfc3339_millis(*at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::Placement;
+    use crate::tenant::TenantId;
+
+    fn place(tenant: &str, header: &str, reason: &str) -> Result<Decision, PluginFailure> {
+        let tenant: TenantId = tenant.parse().unwrap();
+        Ok(Decision::Place(Placement {
+            headers: vec![("x-plan".parse().unwrap(), header.parse().unwrap())],
+            reason: Some(reason.into()),
+            ..Placement::from(tenant)
+        }))
+    }
+
+    #[test]
+    fn a_reason_is_no_difference_and_a_headers_value_is_not_shown() {
+        assert!(differences(place("acme", "gold", "a"), place("acme", "gold", "b")).is_empty());
+        let found = differences(place("acme", "gold", "a"), place("globex", "lead", "a"));
+        let text = serde_json::to_string(&found).unwrap();
+        assert_eq!(found.len(), 2, "{text}");
+        assert!(text.contains("acme") && text.contains("globex") && text.contains("header x-plan"), "{text}");
+        assert!(!text.contains("gold") && !text.contains("lead"), "{text}");
+    }
+
+    #[test]
+    fn a_failure_is_a_difference_unless_both_fail_alike() {
+        let failure = |class| Err(PluginFailure::new(class, "it happens"));
+        assert!(differences(failure(FailureClass::Trap), failure(FailureClass::Trap)).is_empty());
+        assert_eq!(differences(failure(FailureClass::Trap), failure(FailureClass::Memory)).len(), 1);
+        assert_eq!(differences(Ok(Decision::Next), failure(FailureClass::Trap)).len(), 1);
+    }
 }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-pub use cases::{Answer, Case, Cases, Difference, REDACTED};
+pub use cases::{Case, CaseAnswer, Cases, Difference, REDACTED};
 pub use database::{Database, PoolSettings};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};
 pub use directory::{DirectorySource, QualifiedName, TableDirectory};

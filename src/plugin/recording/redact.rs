@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use crate::decision::{Placement, RequestHead};
 use crate::plugin::trace::{Part, Reads};
-use crate::policy::{Answer, REDACTED};
+use crate::policy::{CaseAnswer, REDACTED};
 
 /// Parts of a name that say that its value is a secret. Too many are replaced rather than too few:
 /// the operator can name what is to be kept.
@@ -87,14 +87,14 @@ pub(super) fn request(head: &RequestHead, reads: &Reads, keep: &Keep) -> (Reques
 }
 
 /// What a plugin answered, without secrets and without its reason, which is for the operator alone.
-pub(super) fn answer(answer: Answer, keep: &Keep) -> Answer {
-    let Answer::Place(placement) = answer else { return answer };
+pub(super) fn answer(answer: CaseAnswer, keep: &Keep) -> CaseAnswer {
+    let CaseAnswer::Place(placement) = answer else { return answer };
     let headers = placement.headers.into_iter().map(|(name, value)| {
         let hidden = keep.hides(name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
         let value = if hidden { HeaderValue::from_static(REDACTED) } else { value };
         (name, value)
     });
-    Answer::Place(Placement { headers: headers.collect(), reason: None, ..placement })
+    CaseAnswer::Place(Placement { headers: headers.collect(), reason: None, ..placement })
 }
 
 fn was_read(name: &HeaderName, reads: &Reads) -> bool {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{LONGEST, MAX_BYTES, Recorder, Recording, Sample, redact};
 use crate::plugin::failure::FailureClass;
 use crate::plugin::loaded::LoadedPlugin;
-use crate::policy::{Answer, Case};
+use crate::policy::{Case, CaseAnswer};
 
 /// Look-ups in which a decision on redacted inputs may stray from the recorded one.
 const MAX_NEW_LOOK_UPS: usize = 16;
@@ -89,7 +89,7 @@ impl Draft {
         if self.replaced.is_empty() {
             return self.case.body();
         }
-        Case { directory: BTreeMap::new(), expected: Answer::Next, ..self.case.clone() }.body()
+        Case { directory: BTreeMap::new(), expected: CaseAnswer::Next, ..self.case.clone() }.body()
     }
 
     /// Asks the plugin again. A case in which something was replaced expects what comes now; any
@@ -127,12 +127,12 @@ impl Recording {
 }
 
 /// Whether an answer follows from what the plugin read, and not from the machine's state.
-fn says_something(answer: &Answer) -> bool {
+fn says_something(answer: &CaseAnswer) -> bool {
     let circumstances = [
         FailureClass::Deadline,
         FailureClass::Capacity,
         FailureClass::DirectoryUnavailable,
         FailureClass::BreakerOpen,
     ];
-    !matches!(answer, Answer::Failure(class) if circumstances.iter().any(|one| one.as_str() == class))
+    !matches!(answer, CaseAnswer::Failure(class) if circumstances.iter().any(|one| one.as_str() == class))
 }

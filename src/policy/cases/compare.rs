@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 
-use super::{Answer, REDACTED};
+use super::{CaseAnswer, REDACTED};
 use crate::decision::Placement;
 
 /// A part of an answer that is not what it must be.
@@ -19,7 +19,7 @@ pub struct Difference {
     pub got: Option<String>,
 }
 
-impl Answer {
+impl CaseAnswer {
     /// What differs where this is expected and `got` came; nothing where they agree.
     pub fn differences(&self, got: &Self) -> Vec<Difference> {
         let mut found = Differences(Vec::new());
@@ -91,15 +91,15 @@ fn by_name(headers: &[(HeaderName, HeaderValue)]) -> BTreeMap<&str, String> {
 mod tests {
     use super::*;
 
-    fn place(tenant: &str, headers: &[(&str, &str)]) -> Answer {
+    fn place(tenant: &str, headers: &[(&str, &str)]) -> CaseAnswer {
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-        Answer::Place(Placement {
+        CaseAnswer::Place(Placement {
             headers: headers.collect(),
             ..Placement::from(tenant.parse::<crate::tenant::TenantId>().unwrap())
         })
     }
 
-    fn fields(expected: &Answer, got: &Answer) -> Vec<String> {
+    fn fields(expected: &CaseAnswer, got: &CaseAnswer) -> Vec<String> {
         expected.differences(got).into_iter().map(|one| one.field).collect()
     }
 
@@ -111,8 +111,11 @@ mod tests {
             fields(&expected, &place("globex", &[("x-a", "1"), ("x-c", "2")])),
             ["tenant", "header x-b", "header x-c"]
         );
-        assert_eq!(fields(&expected, &Answer::Next), ["decision"]);
-        assert_eq!(fields(&Answer::Failure("trap".into()), &Answer::Failure("memory".into())), ["failure"]);
+        assert_eq!(fields(&expected, &CaseAnswer::Next), ["decision"]);
+        assert_eq!(
+            fields(&CaseAnswer::Failure("trap".into()), &CaseAnswer::Failure("memory".into())),
+            ["failure"]
+        );
     }
 
     #[test]
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_not_said_of_a_denial_may_be_anything() {
-        let deny = |code: Option<&str>, message: Option<&str>| Answer::Deny {
+        let deny = |code: Option<&str>, message: Option<&str>| CaseAnswer::Deny {
             status: http::StatusCode::FORBIDDEN,
             code: code.map(Into::into),
             message: message.map(Into::into),

@@ -53,12 +53,12 @@ pub struct Case {
     /// What the directory answers: a tenant's schema, or that there is no such tenant.
     pub directory: BTreeMap<TenantId, Option<TenantSchema>>,
     /// What the plugin must answer.
-    pub expected: Answer,
+    pub expected: CaseAnswer,
 }
 
 /// What a plugin answers, or must.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
+pub enum CaseAnswer {
     /// The request belongs to a tenant. An expected reason of `None` may be any.
     Place(Placement),
     /// The next resolver is asked.
@@ -115,7 +115,7 @@ fn read(path: &Path, text: &str, sources: &mut Sources, report: &mut Report) -> 
     resolve::resolve(document, sources, report)
 }
 
-impl From<Decision> for Answer {
+impl From<Decision> for CaseAnswer {
     fn from(decision: Decision) -> Self {
         match decision {
             Decision::Place(placement) => Self::Place(placement),
@@ -127,7 +127,7 @@ impl From<Decision> for Answer {
     }
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for CaseAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Place(placement) => write!(f, "tenant {}", placement.tenant),

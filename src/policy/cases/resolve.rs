@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::document::{self, Expect, Known, Request};
-use super::{Answer, Case, Cases};
+use super::{Case, CaseAnswer, Cases};
 use crate::decision::{Placement, RequestHead, host_of};
 use crate::policy::Excerpt;
 use crate::policy::decode::{Located, Named, OneOrMany};
@@ -141,7 +141,7 @@ fn directory(
     directory
 }
 
-fn answer(written: &Expect, report: &mut Report) -> Option<Answer> {
+fn answer(written: &Expect, report: &mut Report) -> Option<CaseAnswer> {
     let Expect { tenant, headers, upstream, reason, next, deny, failure, place, sound } = written;
     let answers = [tenant.is_some(), next.is_some(), deny.is_some(), failure.is_some()];
     if answers.into_iter().filter(|given| *given).count() != 1 {
@@ -151,7 +151,7 @@ fn answer(written: &Expect, report: &mut Report) -> Option<Answer> {
         return None;
     }
     if let Some(tenant) = tenant {
-        return Some(Answer::Place(Placement {
+        return Some(CaseAnswer::Place(Placement {
             tenant: tenant.value.clone(),
             headers: self::headers(headers.as_ref(), report),
             upstream: upstream.as_ref().map(|upstream| upstream.value.clone()),
@@ -172,15 +172,15 @@ fn answer(written: &Expect, report: &mut Report) -> Option<Answer> {
         if !next.value {
             report.error(next.place, "`next: false` says nothing: expect a `tenant`, `deny` or `failure`");
         }
-        return Some(Answer::Next);
+        return Some(CaseAnswer::Next);
     }
     if let Some(deny) = deny {
         let text = |given: &Option<Located<String>>| given.as_ref().map(|text| text.value.clone());
-        return Some(Answer::Deny {
+        return Some(CaseAnswer::Deny {
             status: deny.status.get()?.value,
             code: text(&deny.code),
             message: text(&deny.message),
         });
     }
-    failure.as_ref().map(|class| Answer::Failure(class.value.clone()))
+    failure.as_ref().map(|class| CaseAnswer::Failure(class.value.clone()))
 }

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value};
 
-use super::{Answer, Case, Cases};
+use super::{Case, CaseAnswer, Cases};
 use crate::decision::RequestHead;
 
 impl fmt::Display for Cases {
@@ -108,7 +108,7 @@ fn header_text(value: &HeaderValue) -> Value {
     String::from_utf8_lossy(value.as_bytes()).into()
 }
 
-impl Answer {
+impl CaseAnswer {
     /// The answer as `expect` says it.
     pub fn to_json(&self) -> Value {
         let mut written = Map::new();
@@ -218,16 +218,20 @@ mod tests {
         "[!-~]{1,12}".prop_map(|id| id.parse().unwrap())
     }
 
-    fn answers() -> impl Strategy<Value = Answer> {
+    fn answers() -> impl Strategy<Value = CaseAnswer> {
         let place = (tenant(), headers(), prop::option::of("\\PC{1,8}"), prop::option::of("\\PC{1,8}"));
         prop_oneof![
-            Just(Answer::Next),
-            "[a-z-]{1,8}".prop_map(Answer::Failure),
+            Just(CaseAnswer::Next),
+            "[a-z-]{1,8}".prop_map(CaseAnswer::Failure),
             (400..600u16, prop::option::of("[!-~]{1,8}"), prop::option::of("\\PC{0,12}")).prop_map(
-                |(status, code, message)| Answer::Deny { status: status.try_into().unwrap(), code, message }
+                |(status, code, message)| CaseAnswer::Deny {
+                    status: status.try_into().unwrap(),
+                    code,
+                    message
+                }
             ),
             place.prop_map(|(tenant, headers, upstream, reason)| {
-                Answer::Place(Placement { tenant, headers, upstream, reason })
+                CaseAnswer::Place(Placement { tenant, headers, upstream, reason })
             }),
         ]
     }

@@ -1,14 +1,16 @@
 //! Compiled code on disk: found again at the next start, and never believed when anything is off.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use innkeeper::policy::Plugin;
 use serde_json::Value;
 use tracing::Level;
 
-use crate::plugins::{ask, capture_log_from, host_with, load, plugin, reused, tenant};
+use crate::plugins::{ask, capture_log_from, guest, host_with, load, plugin, reused, tenant};
 
 const FOUND: &str = "compiled code was in the cache";
 const ADDED: &str = "compiled code was added to the cache";
@@ -123,7 +125,7 @@ async fn an_entry_that_others_could_have_written_is_replaced() {
     assert!(std::fs::symlink_metadata(&entry).unwrap().is_file());
 
     std::fs::remove_file(&entry).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(&entry).status().unwrap().success());
+    assert!(Command::new("mkfifo").arg(&entry).status().unwrap().success());
     replaced_because(directory.path(), "it is not a regular file").await;
 }
 
@@ -200,4 +202,51 @@ async fn the_least_recently_used_entries_go() {
     assert!(has(&directory.path().join(format!("{:064x}", 62))), "64 stay, two of them real");
     assert!(!has(&directory.path().join(format!("{:064x}", 63))));
     assert!(!has(&abandoned) && has(&fresh) && has(&strange), "what is not ours is left alone");
+}
+
+#[test]
+fn serve_keeps_its_plugins_where_it_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(home.path().join(name), bytes).unwrap();
+    write("rule.wasm", &guest("good"));
+    write(
+        "policy.yaml",
+        b"version: 1\nupstreams: { app: { endpoints: [ 'http://127.0.0.1:9' ] } }\n\
+          tenants: { list: [ { id: acme, schema: acme } ] }\nplugins: { rule: { path: rule.wasm } }\n\
+          routes: [ { name: all, tenant: { plugin: rule }, forward: app } ]\n",
+    );
+    let told = home.path().join("told");
+    let told = told.to_str().unwrap();
+    assert_eq!(serve(home.path(), &["--cache-dir", told], &[]), [ADDED, ADDED]);
+    assert_eq!(serve(home.path(), &[], &[("INNKEEPER_CACHE_DIR", told)]), [FOUND, FOUND]);
+    assert_eq!(serve(home.path(), &["--no-cache"], &[("INNKEEPER_CACHE_DIR", told)]), [""; 0]);
+    assert_eq!(serve(home.path(), &[], &[]), [ADDED, ADDED]);
+    assert_eq!(entries(&home.path().join(".cache/innkeeper")).len(), 2);
+}
+
+/// Starts the binary until it listens, stops it, and tells what it said of the cache.
+fn serve(home: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_innkeeper"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--policy"])
+        .arg(home.join("policy.yaml"))
+        .args(["--log", "innkeeper=debug", "--log-format", "json"])
+        .args(arguments)
+        .env_clear()
+        .env("HOME", home)
+        .envs(variables.iter().copied())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(process.stderr.take().unwrap()).lines() {
+        let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        match line["message"].as_str().unwrap() {
+            "the admin listener listens" => break,
+            message if message.starts_with("compiled ") => said.push(message.to_owned()),
+            _ => {}
+        }
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+    said
 }

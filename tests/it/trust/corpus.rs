@@ -1,13 +1,14 @@
 //! The hostile guests that the first tests left out: each ends in its class, alone and between honest
 //! calls, and leaves nothing behind.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper::plugin::{FailureClass, LoadErrorClass};
 use innkeeper::policy::{Instances, Plugin};
 
-use crate::plugins::{Directory, ask, guest, hasty, host, host_with, load, plugin, request, tenant};
+use crate::plugins::{Directory, ask, guest, hasty, host, host_with, load, plugin, request, root, tenant};
 use crate::support::gateway::until;
 
 #[tokio::test]
@@ -176,13 +177,27 @@ async fn a_plugin_that_finds_no_instance_free_is_not_loaded() {
 }
 
 #[test]
-fn every_guest_says_what_it_does() {
-    for entry in std::fs::read_dir(crate::plugins::root().join("tests/guests")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "wat") {
-            let name = path.file_stem().unwrap().to_str().unwrap();
-            assert!(std::fs::read_to_string(&path).unwrap().starts_with(";; "), "{name}");
-            assert!(!guest(name).is_empty(), "{name}");
-        }
+fn every_guest_says_what_it_does_and_can_be_built() {
+    for (name, wasm) in guests() {
+        let text = std::fs::read_to_string(root().join(format!("tests/guests/{name}.wat"))).unwrap();
+        assert!(text.starts_with(";; "), "{name}");
+        assert!(!wasm.is_empty(), "{name}");
     }
+}
+
+/// Writes what the fuzz target `plugin` starts from, where `INNKEEPER_FUZZ_SEEDS` says.
+#[test]
+fn seeds() {
+    let Some(directory) = std::env::var_os("INNKEEPER_FUZZ_SEEDS") else { return };
+    std::fs::create_dir_all(&directory).unwrap();
+    for (name, wasm) in guests() {
+        std::fs::write(Path::new(&directory).join(name), wasm).unwrap();
+    }
+}
+
+fn guests() -> impl Iterator<Item = (String, Vec<u8>)> {
+    let paths = std::fs::read_dir(root().join("tests/guests")).unwrap().map(|entry| entry.unwrap().path());
+    let names =
+        paths.filter_map(|path| Some(path.to_str()?.strip_suffix(".wat")?.rsplit('/').next()?.to_owned()));
+    names.map(|name| (name.clone(), guest(&name)))
 }

@@ -124,7 +124,7 @@ async fn start(directory: &Path, versions: &[Vec<u8>; 2], counts: &Arc<Counts>) 
     );
     std::fs::write(&policy, text).expect("a file can be written");
     let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let settings = Settings { policy, listen: vec![loopback], admin: Some(loopback) };
+    let settings = Settings { policy, listen: vec![loopback], admin: Some(loopback), cache: None };
     let hashes = versions.each_ref().map(|version| version_of(version));
     let records = Records { counts: Arc::clone(counts), hashes, unfinished: Vec::new() };
     Sidecar::start(settings, AccessLog::new(LogFormat::Json, records)).await.expect("the policy is sound")
@@ -213,9 +213,9 @@ fn guest(tenant: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(root.join("wit")).expect("the contract is right");
     let world = resolve.select_world(&[package], Some("policy")).expect("it has the world");
-    embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8).expect("they fit");
-    let encoder = ComponentEncoder::default().module(&wasm).expect("they fit");
-    encoder.validate(true).encode().expect("they fit")
+    embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8, false).expect("they fit");
+    let mut encoder = ComponentEncoder::default();
+    encoder.validate(true).module(&wasm).expect("they fit").encode().expect("they fit")
 }
 
 fn replace(directory: &Path, version: &[u8]) {

@@ -37,9 +37,9 @@ pub(crate) fn plugin() -> Vec<u8> {
     let contract = concat!(env!("CARGO_MANIFEST_DIR"), "/wit");
     let (package, _) = resolve.push_dir(contract).expect("the contract is sound");
     let world = resolve.select_world(&[package], Some("policy")).expect("it has this world");
-    embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8).expect("it fits");
-    let encoder = ComponentEncoder::default().module(&wasm).expect("it is a module");
-    encoder.validate(true).encode().expect("it fits the world")
+    embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8, false).expect("it fits");
+    let mut encoder = ComponentEncoder::default();
+    encoder.validate(true).module(&wasm).expect("it is a module").encode().expect("it fits the world")
 }
 
 /// Measures another route's throughput with and without looping requests, in turns.

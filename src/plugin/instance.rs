@@ -89,8 +89,8 @@ impl Instance {
     }
 }
 
-/// A store whose guest is interrupted at every tick: it lets other tasks run, and ends at its
-/// deadline.
+/// A store whose guest is interrupted by the clock: a slow one lets other tasks run, and it ends at
+/// its deadline.
 pub(super) fn make_store(
     engine: &Engine,
     settings: &Arc<policy::Plugin>,
@@ -102,14 +102,16 @@ pub(super) fn make_store(
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
     store.set_epoch_deadline(FIRST_TICKS);
-    store.epoch_deadline_callback(|context| {
-        let limit = context.data().call.limit;
-        context.data().pace.interrupted();
-        if Instant::now() < limit.deadline {
-            Ok(UpdateDeadline::Yield(1))
-        } else {
-            Err(HostStop::Deadline(limit.time).into())
+    store.epoch_deadline_callback(|mut context| {
+        let State { call, pace, .. } = context.data_mut();
+        if Instant::now() >= call.limit.deadline {
+            return Err(HostStop::Deadline(call.limit.time).into());
         }
+        Ok(if pace.interrupted(&mut call.found_running) {
+            UpdateDeadline::Yield(1)
+        } else {
+            UpdateDeadline::Continue(1)
+        })
     });
     store
 }

@@ -63,12 +63,14 @@ pub(super) struct State {
 pub(super) struct Call {
     pub(super) limit: TimeLimit,
     pub(super) asked: Option<Asked>,
+    /// Processor time at which the clock found the guest running first.
+    pub(super) found_running: Option<Duration>,
     look_ups: u32,
 }
 
 impl Call {
     pub(super) fn new(limit: TimeLimit, asked: Option<Asked>) -> Self {
-        Self { limit, asked, look_ups: 0 }
+        Self { limit, asked, found_running: None, look_ups: 0 }
     }
 }
 

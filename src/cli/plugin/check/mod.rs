@@ -4,12 +4,9 @@ mod measure;
 mod report;
 mod surface;
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-
-use sha2::{Digest as _, Sha256};
 
 use self::measure::{Cost, Measured, measure};
 pub use self::report::Report;
@@ -17,7 +14,7 @@ use self::report::bytes;
 pub use self::surface::{Import, Surface};
 use super::settings::SettingsArgs;
 use crate::cli::{OutputFormat, fail, print, progress};
-use crate::plugin::{HostSettings, LoadError, LoadErrorClass, PluginHost};
+use crate::plugin::{HostSettings, LoadError, LoadErrorClass, PluginHost, version_of};
 use crate::policy::{Instances, Plugin, PluginLimits};
 
 /// A larger file takes long enough to compile that silence would look like a hang.
@@ -63,10 +60,7 @@ pub async fn check(args: &CheckArgs) -> Result<Report, String> {
         file: args.file.display().to_string(),
         ok: true,
         size: wasm.len(),
-        sha256: Sha256::digest(&wasm).iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        }),
+        sha256: version_of(&wasm),
         surface: Surface::read(&wasm).ok(),
         measured: None,
         problems: Vec::new(),
@@ -110,18 +104,27 @@ fn warnings(measured: &Measured, settings: &Plugin, given: &SettingsArgs) -> Vec
             bytes(default.memory)
         ));
     }
-    match &measured.fresh {
-        Cost::Median { median_us, .. }
-            if *median_us > SLOW.as_micros() && settings.instances == Instances::PerRequest =>
-        {
-            warnings.push(
-                "a fresh instance is slow to start: write `instances: reused` in the policy, if a request may \
-                 see what an earlier one left behind"
-                    .into(),
-            );
-        }
-        Cost::Median { .. } => {}
+    let used = match settings.instances {
+        Instances::PerRequest => &measured.fresh,
+        Instances::Reused => &measured.reused,
+    };
+    match used {
         Cost::Failed { failure } => warnings.push(format!("it fails on a usual request: {failure}")),
+        Cost::Median { median_us, .. } => {
+            let limit = settings.limits.time;
+            if *median_us > limit.as_micros() {
+                warnings.push(format!(
+                    "a call takes longer than its limit of {limit:?}: write `limits: {{ time: … }}` in the policy"
+                ));
+            }
+            if *median_us > SLOW.as_micros() && settings.instances == Instances::PerRequest {
+                warnings.push(
+                    "a fresh instance is slow to start: write `instances: reused` in the policy, if a request \
+                     may see what an earlier one left behind"
+                        .into(),
+                );
+            }
+        }
     }
     warnings
 }

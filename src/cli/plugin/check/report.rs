@@ -56,7 +56,12 @@ impl Report {
         for problem in &self.problems {
             text.row("error", problem);
         }
-        text.row("verdict", if self.ok { "it can serve" } else { "it cannot serve" });
+        let verdict = match (self.ok, &self.measured) {
+            (false, _) => "it cannot serve",
+            (true, Some(_)) => "it can serve",
+            (true, None) => "nothing speaks against it, but it was not tried",
+        };
+        text.row("verdict", verdict);
         text.0
     }
 }

@@ -1,17 +1,23 @@
-//! The admin listener: health, readiness, metrics and the policy in force. Loopback by default,
-//! and without secrets, because it has no password.
+//! The admin listener: health, readiness, metrics, the policy and the plugins in force. Loopback by
+//! default, and without secrets, because it has no password.
+
+mod answer;
+mod call;
+mod plugins;
+mod policy;
+mod trials;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::ORIGIN;
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +25,9 @@ use tokio_util::task::TaskTracker;
 use crate::body::Body;
 use crate::reload::{Reloader, Trigger};
 use crate::telemetry::Metrics;
+
+use answer::{Problem, open_metrics, text};
+use call::Call;
 
 /// An operator's client is on the same machine: it has no reason to be slow.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +39,75 @@ pub struct Admin {
     trigger: Trigger,
     ready: AtomicBool,
 }
+
+/// One thing that can be asked of the admin listener.
+struct Entry {
+    method: &'static str,
+    /// Segments, of which `{…}` takes any text, and the query parameters that it knows.
+    path: &'static str,
+    what: &'static str,
+    answer: for<'a> fn(&'a Admin, Call<'a>) -> Answering<'a>,
+}
+
+type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+type Answer = Result<Response<Body>, Problem>;
+
+/// Everything that can be asked: the only list.
+const SURFACE: &[Entry] = &[
+    Entry::new("GET", "/", "this list", |_, _| Box::pin(async { Ok(text(StatusCode::OK, index())) })),
+    Entry::new("GET", "/healthz", "the process runs", |_, _| {
+        Box::pin(async { Ok(text(StatusCode::OK, "ok\n".into())) })
+    }),
+    Entry::new("GET", "/readyz", "it takes requests; 503 while it drains", |admin, _| {
+        Box::pin(async { Ok(admin.readiness()) })
+    }),
+    Entry::new("GET", "/metrics", "Prometheus metrics", |admin, _| Box::pin(async { Ok(admin.metrics()) })),
+    Entry::new("GET", "/policy", "the policy in force, and what came of the last reload", |admin, _| {
+        Box::pin(policy::show(&admin.reloader))
+    }),
+    Entry::new("POST", "/reload", "look at the policy files now", |admin, _| {
+        Box::pin(policy::reload(&admin.trigger))
+    }),
+    Entry::new("GET", "/plugins", "every plugin: its version, calls and failures", |admin, _| {
+        Box::pin(plugins::list(&admin.reloader))
+    }),
+    Entry::new("GET", "/plugins/{name}", "one plugin", |admin, call| {
+        Box::pin(plugins::show(&admin.reloader, call))
+    }),
+    Entry::new(
+        "POST",
+        "/plugins/{name}/rollback?version=HASH",
+        "go back to the version before, or to that one",
+        |admin, call| Box::pin(plugins::roll_back(&admin.reloader, call)),
+    ),
+    Entry::new(
+        "DELETE",
+        "/plugins/{name}/rollback",
+        "serve the version in the plugin's file",
+        |admin, call| Box::pin(plugins::follow(&admin.reloader, call)),
+    ),
+    Entry::new("GET", "/plugins/{name}/shadow", "how its candidate fares", |admin, call| {
+        Box::pin(trials::show(&admin.reloader, call))
+    }),
+    Entry::new("POST", "/plugins/{name}/promote", "serve its candidate", |admin, call| {
+        Box::pin(trials::promote(&admin.reloader, call))
+    }),
+    Entry::new(
+        "POST",
+        "/plugins/{name}/recording?count=N&keep=NAME,NAME",
+        "record what it decides, as cases; secrets are replaced but for these headers and query fields",
+        |admin, call| Box::pin(trials::record(&admin.reloader, call)),
+    ),
+    Entry::new("GET", "/plugins/{name}/recording", "the cases so far", |admin, call| {
+        Box::pin(trials::download(&admin.reloader, call))
+    }),
+    Entry::new(
+        "DELETE",
+        "/plugins/{name}/recording",
+        "stop recording and forget the cases",
+        |admin, call| Box::pin(trials::forget(&admin.reloader, call)),
+    ),
+];
 
 impl Admin {
     /// An admin surface that is ready until told otherwise.
@@ -54,9 +132,10 @@ impl Admin {
             };
             let (admin, shutdown) = (Arc::clone(&self), shutdown.clone());
             connections.spawn(async move {
-                let service = service_fn(|request| {
-                    let response = admin.answer(&request);
-                    async { Ok::<_, Infallible>(response) }
+                let admin = &admin;
+                let service = service_fn(|request| async move {
+                    let answer = admin.answer(&request).await;
+                    Ok::<_, Infallible>(answer.unwrap_or_else(Problem::into_response))
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -76,27 +155,32 @@ impl Admin {
         connections.wait().await;
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: &Request<Incoming>) -> Answer {
         let path = request.uri().path();
-        let allowed = if path == "/reload" { Method::POST } else { Method::GET };
-        if request.method() != allowed && !(allowed == Method::GET && request.method() == Method::HEAD) {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("{path} takes {allowed}\n"));
-            let allow = HeaderValue::from_str(allowed.as_str()).expect("a method is a header value");
-            response.headers_mut().insert(ALLOW, allow);
-            return response;
+        let here: Vec<&Entry> = SURFACE.iter().filter(|entry| entry.is_at(path)).collect();
+        if here.is_empty() {
+            return Err(Problem::new(
+                StatusCode::NOT_FOUND,
+                format!("nothing at {path}; / lists what there is"),
+            ));
         }
-        match path {
-            "/" => text(StatusCode::OK, INDEX.into()),
-            "/healthz" => text(StatusCode::OK, "ok\n".into()),
-            "/readyz" if self.ready.load(Ordering::Relaxed) => text(StatusCode::OK, "ready\n".into()),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
-            "/metrics" => self.metrics(),
-            "/policy" => document(&self.policy()),
-            "/reload" => {
-                self.trigger.reload();
-                text(StatusCode::ACCEPTED, "reloading; /policy tells what came of it\n".into())
-            }
-            _ => text(StatusCode::NOT_FOUND, format!("nothing at {path}\n\n{INDEX}")),
+        let wanted = if request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
+        let Some(entry) = here.iter().find(|entry| entry.method == wanted) else {
+            return Err(Problem::method_not_allowed(path, here.iter().map(|entry| entry.method)));
+        };
+        if wanted != "GET" && request.headers().contains_key(ORIGIN) {
+            // Browsers name the page that sends a request; without a password, that page could be
+            // anybody's.
+            return Err(Problem::new(StatusCode::FORBIDDEN, "a web page may not change anything here"));
+        }
+        let call = Call::read(entry.path, request.uri())?;
+        (entry.answer)(self, call).await
+    }
+
+    fn readiness(&self) -> Response<Body> {
+        match self.ready.load(Ordering::Relaxed) {
+            true => text(StatusCode::OK, "ready\n".into()),
+            false => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
         }
     }
 
@@ -104,58 +188,28 @@ impl Admin {
         let live = self.reloader.store().live();
         self.metrics.live_generations.set(i64::try_from(live.count).unwrap_or(i64::MAX));
         self.metrics.oldest_generation_age.set(live.oldest.as_secs_f64());
-        let mut response = Response::new(Body::full(self.metrics.expose()));
-        response.headers_mut().insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
-        );
-        response
-    }
-
-    fn policy(&self) -> Value {
-        let snapshot = self.reloader.store().load();
-        let policy = snapshot.policy();
-        let last = self.reloader.last_attempt();
-        let live = self.reloader.store().live();
-        json!({
-            "file": self.reloader.path(),
-            "generation": snapshot.generation(),
-            "hash": policy.hash,
-            "loaded_at": timestamp(snapshot.loaded_at()),
-            "last_attempt": { "at": timestamp(last.at), "error": last.error },
-            "live_generations": { "count": live.count, "oldest_seconds": live.oldest.as_secs_f64() },
-            "routes": policy.routes.iter().map(|route| &route.name).collect::<Vec<_>>(),
-            "upstreams": policy.upstreams.keys().collect::<Vec<_>>(),
-            "databases": policy.databases.keys().collect::<Vec<_>>(),
-            "plugins": snapshot.plugins().iter().map(|plugin| {
-                json!({ "name": plugin.name(), "version": plugin.version() })
-            }).collect::<Vec<_>>(),
-            "tests": policy.tests.len(),
-        })
+        plugins::measure(&self.reloader, &self.metrics);
+        open_metrics(self.metrics.expose())
     }
 }
 
-const INDEX: &str = "\
-GET  /healthz  the process runs
-GET  /readyz   it takes requests; 503 while it drains
-GET  /metrics  Prometheus metrics
-GET  /policy   the policy in force, and what came of the last reload
-POST /reload   look at the policy files now
-";
+impl Entry {
+    const fn new(
+        method: &'static str,
+        path: &'static str,
+        what: &'static str,
+        answer: for<'a> fn(&'a Admin, Call<'a>) -> Answering<'a>,
+    ) -> Self {
+        Self { method, path, what, answer }
+    }
 
-fn timestamp(at: SystemTime) -> String {
-    humantime::format_rfc3339_millis(at).to_string()
+    fn is_at(&self, path: &str) -> bool {
+        call::is_at(self.path, path)
+    }
 }
 
-fn text(status: StatusCode, text: String) -> Response<Body> {
-    let mut response = Response::new(Body::full(text));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
-}
-
-fn document(value: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::full(format!("{value:#}\n")));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+fn index() -> String {
+    let widest = SURFACE.iter().map(|entry| entry.path.len()).max().unwrap_or(0);
+    let line = |entry: &Entry| format!("{:<6} {:<widest$}  {}\n", entry.method, entry.path, entry.what);
+    SURFACE.iter().map(line).collect()
 }

@@ -38,7 +38,7 @@ enum Command {
     Explain(explain::Args),
     /// Start a private PostgreSQL, some tenants, a legacy application and a gateway before them.
     Demo(demo::Args),
-    /// Build plugins.
+    /// Begin, build, check, test and sign plugins.
     Plugin(plugin::Args),
     /// Print the JSON Schema of the policy, for editors.
     Schema,
@@ -60,7 +60,7 @@ pub fn run() -> ExitCode {
             Command::Check(args) => check::run(&args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Demo(args) => demo::run(args, &log).await,
-            Command::Plugin(args) => plugin::run(&args),
+            Command::Plugin(args) => plugin::run(&args).await,
             Command::Schema => schema::run(),
             Command::Completions(args) => completions::run(&args),
         }
@@ -81,6 +81,12 @@ pub enum OutputFormat {
 #[expect(clippy::print_stdout, reason = "the result of a command")]
 pub(crate) fn print(text: &str) {
     println!("{}", text.trim_end());
+}
+
+/// Tells what takes so long.
+#[expect(clippy::print_stderr, reason = "the progress of a command")]
+pub(crate) fn progress(what: impl std::fmt::Display) {
+    eprintln!("{what}");
 }
 
 /// Tells why a command failed, and its exit status.

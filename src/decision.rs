@@ -11,7 +11,7 @@ use crate::error::{Code, Refusal};
 use crate::tenant::{Tenant, TenantId};
 
 /// A request's head as the client sent it, before anything was stripped: what resolvers read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RequestHead {
     /// The method.
     pub method: Method,
@@ -28,6 +28,25 @@ pub struct RequestHead {
     pub headers: HeaderMap,
     /// The other end of the connection.
     pub peer: SocketAddr,
+    /// The verified claims of its token as JSON, where the route verifies one.
+    pub claims: Option<Arc<str>>,
+}
+
+/// A request that says nothing: `GET http://localhost/` from nobody.
+impl Default for RequestHead {
+    fn default() -> Self {
+        Self {
+            method: Method::GET,
+            scheme: "http",
+            authority: "localhost".into(),
+            host: "localhost".into(),
+            uri: Uri::from_static("/"),
+            headers: HeaderMap::new(),
+            // A documentation address (RFC 5737): no rule can mean it.
+            peer: ([192, 0, 2, 1], 0).into(),
+            claims: None,
+        }
+    }
 }
 
 impl RequestHead {
@@ -64,6 +83,15 @@ impl RequestHead {
         let text = text.trim();
         Ok((!text.is_empty()).then_some(text))
     }
+}
+
+/// The host of an authority in lower case, without its port.
+pub fn host_of(authority: &str) -> String {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    host.to_ascii_lowercase()
 }
 
 /// Whether a backend that folds header names (CGI, WSGI and their kin turn `-` and other signs
@@ -140,15 +168,7 @@ mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             headers.append(name, HeaderValue::from_bytes(value).unwrap());
         }
-        RequestHead {
-            method: Method::GET,
-            scheme: "http",
-            authority: "localhost".into(),
-            host: "localhost".into(),
-            uri: "/".parse().unwrap(),
-            headers,
-            peer: ([192, 0, 2, 1], 1).into(),
-        }
+        RequestHead { headers, ..RequestHead::default() }
     }
 
     #[test]

@@ -55,11 +55,13 @@ impl Gateway {
             uri: parts.uri,
             headers: parts.headers,
             peer: connection.peer,
+            // No route verifies tokens yet.
+            claims: None,
         });
 
         let matched = snapshot.route(&head)?;
         record.matched(&matched);
-        let caller = matched.admit(&head).await?;
+        let caller = matched.admit(&head, record.trail()).await?;
         record.admitted(&caller, &self.metrics);
 
         match matched.target() {

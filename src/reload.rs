@@ -5,10 +5,11 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use crate::plugin::TrialState;
 use crate::policy::{Diagnostics, Policy};
-use crate::snapshot::{BuildError, Builder, Snapshot, SnapshotStore};
+use crate::snapshot::{BuildError, Builder, Built, ReplaceError, Replacement, Snapshot, SnapshotStore};
 use crate::surroundings::ProcessSurroundings;
 use crate::telemetry::{Metrics, ResultLabel};
 
@@ -39,8 +40,11 @@ pub enum Reloaded {
 pub struct Attempt {
     /// When it ended.
     pub at: SystemTime,
-    /// The diagnostics of a policy that was rejected; `None` after a good one.
+    /// The diagnostics of a policy that was rejected, or of plugin files that were held back;
+    /// `None` where all that was found is in force.
     pub error: Option<String>,
+    /// Every file that the policy names, where it could be read: a repair may touch any of them.
+    files: Option<Vec<PathBuf>>,
 }
 
 /// Loads policies for one process. The only one that stores a snapshot.
@@ -64,10 +68,12 @@ impl Reloader {
         builder: Builder,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, ReloadError> {
-        let snapshot = Arc::new(build(path, &builder, None).await?);
+        let (policy, files) = parse(path)?;
+        let mut snapshot = builder.build(policy, None).await?.snapshot;
+        builder.watch(&mut snapshot, None).await;
         metrics.generation.set(1);
-        let store = Arc::new(SnapshotStore::new(snapshot));
-        let last = Mutex::new(Attempt { at: SystemTime::now(), error: None });
+        let store = Arc::new(SnapshotStore::new(Arc::new(snapshot)));
+        let last = Mutex::new(Attempt { at: SystemTime::now(), error: None, files: Some(files) });
         let path = path.to_owned();
         Ok(Arc::new(Self { path, builder, store, metrics, last, turn: tokio::sync::Mutex::default() }))
     }
@@ -82,6 +88,11 @@ impl Reloader {
         &self.path
     }
 
+    /// What builds snapshots, and knows which versions there were.
+    pub fn builder(&self) -> &Builder {
+        &self.builder
+    }
+
     /// The last attempt.
     pub fn last_attempt(&self) -> Attempt {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -94,20 +105,90 @@ impl Reloader {
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let _turn = self.turn.lock().await;
         let started = Instant::now();
-        let outcome = self.attempt().await;
-        let error = outcome.as_ref().err().map(ToString::to_string);
-        if error.is_some() && error == self.last_attempt().error {
-            // Known already: the watcher looks again every few seconds, the log need not.
-            return outcome;
+        let mut attempt = Attempt { at: SystemTime::now(), error: None, files: None };
+        let outcome = self.attempt(&mut attempt).await;
+        if let Err(error) = &outcome {
+            attempt.error = Some(error.to_string());
         }
-        let result = match &outcome {
-            Ok(Reloaded::Applied(generation)) => {
-                tracing::info!(generation, took = ?started.elapsed(), "the policy is reloaded");
+        let last = self.last_attempt();
+        let known = attempt.error.is_some() && attempt.error == last.error;
+        if known && outcome.is_err() {
+            // The watcher looks again every few seconds, the log need not.
+            attempt.at = last.at;
+        } else {
+            let news = attempt.error.as_ref().filter(|_| !known);
+            self.tell(&outcome, news, started.elapsed());
+            attempt.at = SystemTime::now();
+        }
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = attempt;
+        outcome
+    }
+
+    /// Puts another version of one plugin in force, without looking at the policy's files.
+    ///
+    /// # Errors
+    /// Why the version in force stays.
+    pub async fn replace(&self, plugin: &str, with: &Replacement) -> Result<u64, ReplaceError> {
+        let _turn = self.turn.lock().await;
+        let current = self.store.load();
+        let mut next = self.builder.replace(&current, plugin, with).await?;
+        self.builder.watch(&mut next, Some(&current)).await;
+        Ok(self.publish(&current, next))
+    }
+
+    /// Puts every candidate in force that earns it, until it is dropped.
+    pub async fn promote_earned(self: Arc<Self>) {
+        loop {
+            self.builder.earned().notified().await;
+            for plugin in self.store.load().plugins() {
+                if plugin.trial().is_none_or(|trial| trial.state() != TrialState::Earned) {
+                    continue;
+                }
+                let name = &**plugin.name();
+                if let Err(error) = self.replace(name, &Replacement::Promote).await {
+                    tracing::error!(plugin = name, "the candidate agreed and cannot serve: {error}");
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, attempt: &mut Attempt) -> Result<Reloaded, ReloadError> {
+        let current = self.store.load();
+        let (policy, files) = parse(&self.path)?;
+        attempt.files = Some(files);
+        let Built { snapshot: mut next, held_back } = self.builder.build(policy, Some(&current)).await?;
+        self.builder.watch(&mut next, Some(&current)).await;
+        if next.same_as(&current) {
+            return if held_back.is_empty() {
+                Ok(Reloaded::Unchanged)
+            } else {
+                Err(BuildError(held_back).into())
+            };
+        }
+        if !held_back.is_empty() {
+            attempt.error = Some(held_back.to_string());
+        }
+        warn_of_restart(&current, &next);
+        Ok(Reloaded::Applied(self.publish(&current, next)))
+    }
+
+    fn tell(&self, outcome: &Result<Reloaded, ReloadError>, news: Option<&String>, took: Duration) {
+        let generation = self.store.load().generation();
+        let result = match (outcome, news) {
+            (Ok(Reloaded::Applied(_)), None) => {
+                tracing::info!(generation, ?took, "the policy is reloaded");
                 "applied"
             }
-            Ok(Reloaded::Unchanged) => "unchanged",
-            Err(error) => {
-                let generation = self.store.load().generation();
+            (Ok(Reloaded::Applied(_)), Some(found)) => {
+                tracing::error!(
+                    generation,
+                    ?took,
+                    "the policy is reloaded but for what cannot serve:\n{found}"
+                );
+                "applied"
+            }
+            (Ok(Reloaded::Unchanged), _) => "unchanged",
+            (Err(error), _) => {
                 tracing::error!(
                     generation,
                     "the policy was rejected and generation {generation} stays in force:\n{error}"
@@ -116,30 +197,42 @@ impl Reloader {
             }
         };
         self.metrics.reloads.get_or_create(&ResultLabel { result }).inc();
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Attempt { at: SystemTime::now(), error };
-        outcome
     }
 
-    async fn attempt(&self) -> Result<Reloaded, ReloadError> {
-        let current = self.store.load();
-        let next = build(&self.path, &self.builder, Some(&current)).await?;
-        if next.same_as(&current) {
-            return Ok(Reloaded::Unchanged);
+    fn publish(&self, current: &Snapshot, next: Snapshot) -> u64 {
+        for plugin in next.plugins() {
+            let (name, version) = (&**plugin.name(), &**plugin.version());
+            let before = current.plugin(name).map(|before| &**before.version());
+            if before != Some(version) {
+                tracing::info!(plugin = name, version, before, "another version of the plugin serves");
+            }
         }
-        warn_of_restart(&current, &next);
         let generation = next.generation();
         self.store.publish(Arc::new(next));
         self.metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
-        Ok(Reloaded::Applied(generation))
+        generation
     }
 }
 
-async fn build(path: &Path, builder: &Builder, current: Option<&Snapshot>) -> Result<Snapshot, ReloadError> {
+/// Reads the policy, and tells which files it names.
+fn parse(path: &Path) -> Result<(Policy, Vec<PathBuf>), ReloadError> {
     let (policy, warnings) = Policy::parse(path, &ProcessSurroundings).map_err(ReloadError::Policy)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    Ok(builder.build(policy, current).await?)
+    let files = files_of(&policy);
+    Ok((policy, files))
+}
+
+/// Every file whose change can change the policy.
+fn files_of(policy: &Policy) -> Vec<PathBuf> {
+    let plugins = policy.plugins.values();
+    let candidates = plugins.clone().filter_map(|plugin| Some(plugin.shadow.as_ref()?.path.clone()));
+    let plugins = plugins.flat_map(|plugin| {
+        let signature = plugin.signature.as_ref().map(|signature| signature.path.clone());
+        [Some(plugin.path.clone()), signature].into_iter().flatten()
+    });
+    policy.files.iter().cloned().chain(plugins).chain(candidates).collect()
 }
 
 fn warn_of_restart(current: &Snapshot, next: &Snapshot) {

@@ -67,6 +67,7 @@ pub struct Sidecar {
     server: AbortOnDropHandle<Drained>,
     admin_server: AbortOnDropHandle<()>,
     watcher: AbortOnDropHandle<()>,
+    _promoter: AbortOnDropHandle<()>,
 }
 
 impl Sidecar {
@@ -107,6 +108,7 @@ impl Sidecar {
             server: spawn(serving),
             admin_server: spawn(Arc::clone(&admin).serve(admin_listener, admin_shutdown.clone())),
             watcher: spawn(watcher.run()),
+            _promoter: spawn(Arc::clone(&reloader).promote_earned()),
             addresses,
             admin_address,
             reloader,

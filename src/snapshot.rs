@@ -1,10 +1,17 @@
 //! A snapshot: one immutable policy generation with its plugins compiled and its pools attached.
 
+mod active;
 mod build;
+mod candidate;
+mod held_back;
+mod history;
 mod matching;
 mod rehearse;
+mod replace;
 mod resolve;
 mod store;
+mod trail;
+mod watched;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,10 +23,15 @@ use crate::policy::{Name, Policy, Query};
 use crate::telemetry::Metrics;
 use crate::{forward, sql};
 
-pub use build::{BuildError, Builder};
+pub use active::{ActivePlugin, PluginCall, PluginVersion};
+pub use build::{BuildError, Builder, Built};
+pub use held_back::HeldBack;
+pub use history::Served;
 pub use matching::Captures;
-pub use resolve::{Resolution, ResolvedBy, Step};
+pub use replace::{ReplaceError, Replacement};
+pub use resolve::{Resolution, ResolvedBy};
 pub use store::{LiveGenerations, SnapshotStore};
+pub use trail::{Step, Trail};
 
 use build::BoundUpstreams;
 use resolve::{Agreement, Resolver, Surroundings, resolve};
@@ -28,11 +40,11 @@ use resolve::{Agreement, Resolver, Surroundings, resolve};
 pub struct Snapshot {
     generation: u64,
     loaded_at: SystemTime,
-    policy: Policy,
+    policy: Arc<Policy>,
     routes: Vec<Route>,
     upstreams: BoundUpstreams,
     databases: Vec<Arc<sql::Database>>,
-    plugins: Vec<Arc<crate::plugin::LoadedPlugin>>,
+    plugins: Vec<Arc<ActivePlugin>>,
     directory: Arc<dyn FindTenant>,
     metrics: Arc<Metrics>,
 }
@@ -105,8 +117,13 @@ impl Snapshot {
     }
 
     /// The plugins inside, in the policy's order.
-    pub fn plugins(&self) -> &[Arc<crate::plugin::LoadedPlugin>] {
+    pub fn plugins(&self) -> &[Arc<ActivePlugin>] {
         &self.plugins
+    }
+
+    /// One of them, by its name in the policy.
+    pub fn plugin(&self, name: &str) -> Option<&Arc<ActivePlugin>> {
+        self.plugins.iter().find(|plugin| &**plugin.name() == name)
     }
 
     /// The first route that takes the request.
@@ -164,29 +181,20 @@ impl<'s> Matched<'s> {
         &self.route.target
     }
 
-    /// Resolves the request's tenant, looks it up and admits it.
+    /// Resolves the request's tenant, looks it up and admits it. The `trail` tells who was asked,
+    /// also where the request is refused.
     ///
     /// # Errors
     /// Every refusal between a matched route and an admitted tenant.
-    pub async fn admit(&self, head: &Arc<RequestHead>) -> Result<Caller, Refusal> {
-        self.admit_resolved(self.resolve(head, None).await?).await
-    }
-
-    /// [`Matched::admit`], with what each resolver said.
-    pub async fn explain(&self, head: &Arc<RequestHead>) -> (Vec<Step>, Result<Caller, Refusal>) {
-        let mut trail = Vec::new();
-        let caller = match self.resolve(head, Some(&mut trail)).await {
-            Ok(resolution) => self.admit_resolved(resolution).await,
-            Err(refusal) => Err(refusal),
-        };
-        (trail, caller)
+    pub async fn admit(&self, head: &Arc<RequestHead>, trail: &mut Trail) -> Result<Caller, Refusal> {
+        self.admit_resolved(self.resolve(head, trail).await?).await
     }
 
     /// The tenant that the resolvers name; `None` where the route serves none.
     async fn resolve(
         &self,
         head: &Arc<RequestHead>,
-        trail: Option<&mut Vec<Step>>,
+        trail: &mut Trail,
     ) -> Result<Option<Resolution>, Refusal> {
         let TenantRule::Resolve(agreement, resolvers) = &self.route.tenant else { return Ok(None) };
         resolve(*agreement, resolvers, head, self.snapshot.surroundings(), trail).await.map(Some)

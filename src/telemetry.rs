@@ -40,13 +40,20 @@ pub struct RouteLabel {
     pub route: Arc<str>,
 }
 
-/// Labels of a plugin call.
+/// Labels of a plugin call, or of a load.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PluginLabels {
     /// The plugin's name in the policy.
     pub plugin: Arc<str>,
-    /// `place`, `next`, `deny`, or the class of the failure.
+    /// `place`, `next`, `deny`, `loaded`, or the class of the failure.
     pub outcome: &'static str,
+}
+
+/// One label: a plugin's name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PluginLabel {
+    /// The plugin's name in the policy.
+    pub plugin: Arc<str>,
 }
 
 /// One label: a database's name.
@@ -78,6 +85,18 @@ pub struct Metrics {
     pub plugin_calls: Family<PluginLabels, Counter>,
     /// Time in a plugin's `resolve`, host calls included.
     pub plugin_duration: Durations<PluginLabels>,
+    /// Plugin files that were loaded, or not.
+    pub plugin_loads: Family<PluginLabels, Counter>,
+    /// The breaker of each plugin's active version: 0 closed, 1 open, 2 half-open.
+    pub plugin_breaker: Family<PluginLabel, Gauge>,
+    /// 1 for each plugin whose file is held back.
+    pub plugin_held_back: Family<PluginLabel, Gauge>,
+    /// Versions of plugins that something still holds.
+    pub live_plugin_versions: Gauge,
+    /// Age of the oldest of them.
+    pub oldest_plugin_version_age: Gauge<f64, AtomicU64>,
+    /// Answers of candidates: `agreed`, `differed`, `failed` or `dropped`.
+    pub plugin_trials: Family<PluginLabels, Counter>,
     /// Directory look-ups: `fresh`, `read`, `unknown`, `stale`, `unavailable`.
     pub directory_lookups: Family<ResultLabel, Counter>,
     /// Time waited for a database connection.
@@ -110,6 +129,12 @@ impl Metrics {
             resolution_duration: Family::new_with_constructor(duration_histogram),
             plugin_calls: Family::default(),
             plugin_duration: Family::new_with_constructor(duration_histogram),
+            plugin_loads: Family::default(),
+            plugin_breaker: Family::default(),
+            plugin_held_back: Family::default(),
+            live_plugin_versions: Gauge::default(),
+            oldest_plugin_version_age: Gauge::default(),
+            plugin_trials: Family::default(),
             directory_lookups: Family::default(),
             pool_wait: Family::new_with_constructor(duration_histogram),
             connections_discarded: Family::default(),
@@ -139,6 +164,16 @@ impl Metrics {
         self.plugin_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
+    /// Counts an attempt to load a plugin's file.
+    pub fn plugin_loaded(&self, plugin: &Arc<str>, outcome: &'static str) {
+        self.plugin_loads.get_or_create(&PluginLabels { plugin: Arc::clone(plugin), outcome }).inc();
+    }
+
+    /// Counts a candidate's answer.
+    pub fn plugin_tried(&self, plugin: &Arc<str>, outcome: &'static str) {
+        self.plugin_trials.get_or_create(&PluginLabels { plugin: Arc::clone(plugin), outcome }).inc();
+    }
+
     /// Counts a directory look-up.
     pub fn directory_looked_up(&self, result: &'static str) {
         self.directory_lookups.get_or_create(&ResultLabel { result }).inc();
@@ -165,6 +200,33 @@ impl Metrics {
             "Time in a plugin's resolve",
             Unit::Seconds,
             self.plugin_duration.clone(),
+        );
+        registry.register("plugin_loads", "Plugin files loaded, or not", self.plugin_loads.clone());
+        registry.register(
+            "plugin_breaker",
+            "Breaker of a plugin's active version: 0 closed, 1 open, 2 half-open",
+            self.plugin_breaker.clone(),
+        );
+        registry.register(
+            "plugin_held_back",
+            "1 where a plugin's file is held back and another version serves",
+            self.plugin_held_back.clone(),
+        );
+        registry.register(
+            "live_plugin_versions",
+            "Plugin versions in use",
+            self.live_plugin_versions.clone(),
+        );
+        registry.register_with_unit(
+            "oldest_plugin_version_age",
+            "Age of the oldest plugin version in use",
+            Unit::Seconds,
+            self.oldest_plugin_version_age.clone(),
+        );
+        registry.register(
+            "plugin_trials",
+            "Answers of candidate versions, compared with the active version's",
+            self.plugin_trials.clone(),
         );
         registry.register("directory_lookups", "Directory look-ups", self.directory_lookups.clone());
         registry.register_with_unit(

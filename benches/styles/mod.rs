@@ -85,6 +85,12 @@ impl lazy::innkeeper::policy::directory::Host for State {
     }
 }
 
+impl lazy::innkeeper::policy::kv::Host for State {
+    fn get(&mut self, _: String) -> wasmtime::Result<Option<String>> {
+        Ok(None)
+    }
+}
+
 impl lazy::innkeeper::policy::log::Host for State {
     fn write(&mut self, _: String, _: String) -> wasmtime::Result<()> {
         Ok(())

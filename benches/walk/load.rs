@@ -9,8 +9,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+/// Tenants in the directory, in the map, and in the plugin's configuration.
+const TENANTS: usize = 1000;
 /// Size of every response's body, bytes.
 const BODY: usize = 1024;
+
+/// The tenants.
+pub(crate) fn tenants() -> Arc<[String]> {
+    (0..TENANTS).map(|index| format!("t-{index:04}")).collect()
+}
+
+/// A tenant's schema.
+pub(crate) fn schema_of(tenant: &str) -> String {
+    format!("schema_{}", &tenant[2..])
+}
 
 /// Answers each request with 1 KiB that begins with the tenant's id and schema as it was told them.
 pub(crate) async fn upstream(listener: TcpListener) {
@@ -46,9 +58,15 @@ async fn answer(mut stream: TcpStream) {
     }
 }
 
-/// Sends `requests` over `connections` kept-alive connections, one at a time on each, and checks
-/// that each answer is its own tenant's.
-pub(crate) async fn drive(address: SocketAddr, tenants: Arc<[String]>, connections: usize, requests: usize) {
+/// Sends `requests` under `path` over `connections` kept-alive connections, one at a time on each,
+/// and checks that each answer is its own tenant's.
+pub(crate) async fn drive(
+    address: SocketAddr,
+    path: &'static str,
+    tenants: Arc<[String]>,
+    connections: usize,
+    requests: usize,
+) {
     let next = Arc::new(AtomicUsize::new(0));
     let mut clients = JoinSet::new();
     for _ in 0..connections {
@@ -63,7 +81,7 @@ pub(crate) async fn drive(address: SocketAddr, tenants: Arc<[String]>, connectio
                     return;
                 }
                 // A stride that is prime to the number of tenants visits all of them.
-                ask(&mut stream, &mut unread, &tenants[number * 7 % tenants.len()], number).await;
+                ask(&mut stream, &mut unread, path, &tenants[number * 7 % tenants.len()], number).await;
             }
         });
     }
@@ -72,23 +90,23 @@ pub(crate) async fn drive(address: SocketAddr, tenants: Arc<[String]>, connectio
     }
 }
 
-async fn ask(stream: &mut TcpStream, unread: &mut Vec<u8>, tenant: &str, number: usize) {
+async fn ask(stream: &mut TcpStream, unread: &mut Vec<u8>, path: &str, tenant: &str, number: usize) {
     let request = format!(
-        "GET /orders/{number}?sort=date HTTP/1.1\r\nHost: app.example.com\r\nUser-Agent: load/1\r\n\
+        "GET {path}/{number}?sort=date HTTP/1.1\r\nHost: app.example.com\r\nUser-Agent: load/1\r\n\
          Accept: application/json\r\nAccept-Encoding: gzip, br\r\nAccept-Language: en\r\n\
-         Cookie: session=0123456789abcdef\r\nX-Tenant-ID: {tenant}\r\n\r\n"
+         Cookie: session=0123456789abcdef\r\nX-Api-Key: k-{tenant}\r\nX-Tenant-ID: {tenant}\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.expect("the proxy reads");
     let end = loop {
-        if let Some(end) = head_end(unread)
-            && unread.len() >= end + BODY
-        {
-            break end;
+        if let Some(end) = head_end(unread) {
+            assert!(unread.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(unread));
+            if unread.len() >= end + BODY {
+                break end;
+            }
         }
         assert_ne!(stream.read_buf(unread).await.expect("the proxy answers"), 0, "the proxy closed");
     };
-    let expected = format!("{tenant} {};", super::schema_of(tenant));
-    assert!(unread.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(unread));
+    let expected = format!("{tenant} {};", schema_of(tenant));
     assert!(unread[end..].starts_with(expected.as_bytes()), "{}", String::from_utf8_lossy(unread));
     assert_eq!(unread.len(), end + BODY);
     unread.clear();

@@ -7,36 +7,29 @@
 
 mod bare;
 mod load;
+mod process;
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use innkeeper::gateway::{AccessLog, LogFormat};
 use innkeeper::sidecar::{Settings, Sidecar};
 use tokio::net::TcpListener;
 
-/// Tenants in the directory and in the map.
-const TENANTS: usize = 1000;
-/// Clock ticks a second in `/proc`: fixed in the kernel's interface with user space.
-const TICKS_PER_SECOND: f64 = 100.0;
-
-pub(crate) fn schema_of(tenant: &str) -> String {
-    format!("schema_{}", &tenant[2..])
-}
+use load::{schema_of, tenants};
+use process::{Proxy, median, runtime, say, setting};
 
 fn main() {
-    let tenants: Arc<[String]> = (0..TENANTS).map(|index| format!("t-{index:04}")).collect();
+    let tenants = tenants();
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1..).unwrap_or_default() {
-        [mode, upstream] if mode == "bare" => runtime().block_on(async {
+        [mode, upstream] if mode == "bare" => runtime(1).block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             say(listener.local_addr().expect("it is bound"));
             bare::serve(listener, upstream, &tenants).await;
         }),
-        [mode, upstream] if mode == "innkeeper" => runtime().block_on(serve_innkeeper(upstream, &tenants)),
-        _ => runtime().block_on(compare(&tenants)),
+        [mode, upstream] if mode == "innkeeper" => runtime(1).block_on(serve_innkeeper(upstream, &tenants)),
+        _ => runtime(1).block_on(compare(&tenants)),
     }
 }
 
@@ -62,42 +55,6 @@ async fn serve_innkeeper(upstream: &str, tenants: &[String]) {
     std::future::pending::<()>().await;
 }
 
-/// A proxy in a process of its own, so that its CPU time is its own.
-struct Proxy {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Proxy {
-    fn start(mode: &str, upstream: SocketAddr) -> Self {
-        let program = std::env::current_exe().expect("it runs");
-        let mut command = Command::new(program);
-        command.args([mode, &upstream.to_string()]).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("it can be run again");
-        let mut line = String::new();
-        let output = child.stdout.take().expect("it is piped");
-        BufReader::new(output).read_line(&mut line).expect("it says its address");
-        Self { child, address: line.trim().parse().expect("an address") }
-    }
-
-    /// User and system time so far, seconds.
-    fn cpu_seconds(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("Linux");
-        // The name, in parentheses, may contain spaces; user and system time are fields 14 and 15.
-        let fields = stat.rsplit_once(')').expect("a name").1;
-        let ticks =
-            fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<f64>().expect("ticks"));
-        ticks.sum::<f64>() / TICKS_PER_SECOND
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 async fn compare(tenants: &Arc<[String]>) {
     let requests = setting("WALK_REQUESTS", 60_000);
     let rounds = setting("WALK_ROUNDS", 5);
@@ -109,14 +66,14 @@ async fn compare(tenants: &Arc<[String]>) {
         [("bare", Proxy::start("bare", upstream)), ("innkeeper", Proxy::start("innkeeper", upstream))];
     let mut costs = [Vec::new(), Vec::new()];
     for (_, proxy) in &proxies {
-        load::drive(proxy.address, Arc::clone(tenants), connections, requests / 10).await;
+        load::drive(proxy.address, "/orders", Arc::clone(tenants), connections, requests / 10).await;
     }
     for round in 0..rounds {
         // Whoever comes second finds another machine: they take turns at that too.
         for index in [round % 2, 1 - round % 2] {
             let (_, proxy) = &proxies[index];
             let before = proxy.cpu_seconds();
-            load::drive(proxy.address, Arc::clone(tenants), connections, requests).await;
+            load::drive(proxy.address, "/orders", Arc::clone(tenants), connections, requests).await;
             costs[index].push((proxy.cpu_seconds() - before) * 1e6 / requests as f64);
         }
     }
@@ -129,21 +86,4 @@ async fn compare(tenants: &Arc<[String]>) {
         );
     }
     println!("ratio      {:>6.2} (budget 1.15)", median(&costs[1]) / median(&costs[0]));
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    sorted[sorted.len() / 2]
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
-}
-
-fn say(address: SocketAddr) {
-    println!("{address}");
-    std::io::stdout().flush().expect("somebody listens");
-}
-
-fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }

@@ -12,7 +12,7 @@ use crate::decision::RequestHead;
 use crate::error::Refusal;
 use crate::plugin::{HostSettings, PluginHost};
 use crate::policy::{Policy, SampleRequest};
-use crate::snapshot::{Builder, Caller, Snapshot, Step, Target};
+use crate::snapshot::{Builder, Caller, Snapshot, Step, Target, Trail};
 use crate::surroundings::ProcessSurroundings;
 use crate::telemetry::Metrics;
 
@@ -56,7 +56,8 @@ async fn load(args: &Args) -> Result<Snapshot, String> {
     let (policy, _) = Policy::parse(&args.policy, &ProcessSurroundings).map_err(|error| error.to_string())?;
     let host = PluginHost::new(HostSettings::default()).map_err(|error| error.to_string())?;
     let builder = Builder::new(host, Metrics::new());
-    builder.build(policy, None).await.map_err(|error| error.to_string())
+    let built = builder.build(policy, None).await.map_err(|error| error.to_string())?;
+    Ok(built.snapshot)
 }
 
 fn sample(args: Args) -> SampleRequest {
@@ -86,8 +87,9 @@ async fn explain(snapshot: &Snapshot, head: &Arc<RequestHead>) -> Explained {
         }
     };
     explained.route = Some(matched.name().to_string());
-    let (steps, caller) = matched.explain(head).await;
-    explained.steps = steps;
+    let mut trail = Trail::explaining();
+    let caller = matched.admit(head, &mut trail).await;
+    explained.steps = trail.into_steps();
     explained.target = Some(match matched.target() {
         Target::Forward(upstream) => format!("forward to the upstream `{}`", upstream.settings().name),
         Target::Query(query) => format!("run its query in the database `{}`", query.database.name),
@@ -113,7 +115,7 @@ impl Explained {
                 let (id, schema) = (&tenant.id, tenant.schema.as_str());
                 lines.push(format!("tenant    {id} in schema {schema:?}, named by its {}", by.kind));
                 if let Some(plugin) = &by.plugin {
-                    lines.push(format!("plugin    {} version {}", plugin.name(), plugin.version()));
+                    lines.push(format!("plugin    {} version {}", plugin.name, plugin.version));
                 }
                 for (name, value) in &placement.headers {
                     lines.push(format!("header    {name}: {}", String::from_utf8_lossy(value.as_bytes())));
@@ -147,7 +149,7 @@ impl Explained {
             document["resolver"] = json!(by.kind);
             document["reason"] = json!(placement.reason);
             if let Some(plugin) = &by.plugin {
-                document["plugin"] = json!({ "name": plugin.name(), "version": plugin.version() });
+                document["plugin"] = json!({ "name": &*plugin.name, "version": &*plugin.version });
             }
         }
         if let Some(refusal) = &self.refusal {

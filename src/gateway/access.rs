@@ -14,7 +14,7 @@ use crate::body::{Body, BodyEnd, BodyOutcome};
 use crate::error::Refusal;
 use crate::forward::headers::X_REQUEST_ID;
 use crate::handler::{Connection, Inbound};
-use crate::snapshot::{Caller, Matched, ResolvedBy, Target};
+use crate::snapshot::{Caller, Matched, PluginCall, ResolvedBy, Target, Trail};
 use crate::telemetry::{Metrics, RequestLabels, RouteLabel};
 use crate::tenant::TenantId;
 
@@ -35,6 +35,7 @@ pub(super) struct Record {
     target: &'static str,
     tenant: Option<TenantId>,
     by: Option<ResolvedBy>,
+    trail: Trail,
     reason: Option<String>,
     refusal: Option<Refusal>,
     matched_at: Option<Instant>,
@@ -55,6 +56,7 @@ impl Record {
             target: "",
             tenant: None,
             by: None,
+            trail: Trail::default(),
             reason: None,
             refusal: None,
             matched_at: None,
@@ -79,6 +81,11 @@ impl Record {
             Target::Query(_) => "query",
         };
         self.matched_at = Some(Instant::now());
+    }
+
+    /// Where the way to the tenant is written down.
+    pub(super) fn trail(&mut self) -> &mut Trail {
+        &mut self.trail
     }
 
     pub(super) fn admitted(&mut self, caller: &Caller, metrics: &Metrics) {
@@ -147,8 +154,9 @@ impl Record {
             target: self.target,
             tenant: self.tenant.as_ref().map(TenantId::as_str),
             resolver: self.by.as_ref().map(|by| by.kind),
-            plugin: plugin.map(|plugin| &**plugin.name()),
-            plugin_version: plugin.map(|plugin| &**plugin.version()),
+            plugin: plugin.map(|plugin| &*plugin.name),
+            plugin_version: plugin.map(|plugin| &*plugin.version),
+            plugin_calls: self.trail.calls.iter().map(Asked::new).collect(),
             reason: self.reason.as_deref(),
             error: refusal.map(|refusal| refusal.code().as_str()),
             blame: refusal.map(|refusal| refusal.code().blame().as_str()),
@@ -190,6 +198,8 @@ struct Finished<'a> {
     plugin: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     plugin_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    plugin_calls: Vec<Asked<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -203,6 +213,31 @@ struct Finished<'a> {
     total_ms: f64,
     bytes: u64,
     complete: bool,
+}
+
+/// A question to a plugin version, whatever came of it.
+#[derive(Serialize)]
+struct Asked<'a> {
+    plugin: &'a str,
+    version: &'a str,
+    outcome: &'static str,
+    us: u128,
+}
+
+impl<'a> Asked<'a> {
+    fn new(call: &'a PluginCall) -> Self {
+        let PluginCall { asked, outcome, took } = call;
+        Self { plugin: &asked.name, version: &asked.version, outcome, us: took.as_micros() }
+    }
+}
+
+impl std::fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { plugin, version, outcome, us } = self;
+        // As much of the hash as tells versions apart, as git does.
+        let version = version.get(..12).unwrap_or(version);
+        write!(f, "asked={plugin}@{version}:{outcome}:{us}us")
+    }
 }
 
 impl Finished<'_> {
@@ -234,6 +269,9 @@ impl std::fmt::Display for Finished<'_> {
             if let Some(value) = value {
                 write!(f, " {name}={value}")?;
             }
+        }
+        for asked in &self.plugin_calls {
+            write!(f, " {asked}")?;
         }
         for (name, value) in [("reason", self.reason), ("cause", self.cause)] {
             if let Some(value) = value {

@@ -12,7 +12,9 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 use super::cache::CodeCache;
 use super::epoch::Epochs;
 use super::lane::{SlowLane, lower_priority};
+use super::live::{LiveVersions, Lives};
 use super::recent::Recent;
+use super::signature::Signatures;
 use super::state::{self, State};
 
 /// Core modules, and as many memories and tables, that one component may consist of. Python's
@@ -79,6 +81,8 @@ pub struct PluginHost {
     /// As many permits as the pool has memories.
     pub(super) slots: Arc<Semaphore>,
     pub(super) recent: Recent,
+    pub(super) lives: Lives,
+    pub(super) signatures: Signatures,
     pub(super) cache: Option<Arc<CodeCache>>,
 }
 
@@ -112,8 +116,15 @@ impl PluginHost {
             compilers: Arc::new(compilers),
             slots,
             recent: Recent::default(),
+            lives: Lives::default(),
+            signatures: Signatures::default(),
             cache,
         }))
+    }
+
+    /// Versions of plugins that something still holds.
+    pub fn live_versions(&self) -> LiveVersions {
+        self.lives.count()
     }
 
     /// Instances that may still be made.

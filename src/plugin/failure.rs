@@ -33,9 +33,25 @@ pub enum FailureClass {
     DirectoryUnavailable,
     /// No instance became free within its time limit. Not the plugin's fault alone.
     Capacity,
+    /// It failed so often that it was not even asked.
+    BreakerOpen,
 }
 
 impl FailureClass {
+    /// Every class, in the order of their declaration.
+    pub const ALL: [Self; 10] = [
+        Self::Deadline,
+        Self::Memory,
+        Self::Trap,
+        Self::StackOverflow,
+        Self::BadResult,
+        Self::Configure,
+        Self::Guest,
+        Self::DirectoryUnavailable,
+        Self::Capacity,
+        Self::BreakerOpen,
+    ];
+
     /// The class as metrics and logs show it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -48,7 +64,13 @@ impl FailureClass {
             Self::Guest => "guest",
             Self::DirectoryUnavailable => "directory-unavailable",
             Self::Capacity => "capacity",
+            Self::BreakerOpen => "breaker-open",
         }
+    }
+
+    /// Whether the plugin ran and did what it should not have.
+    pub fn is_plugins_fault(self) -> bool {
+        !matches!(self, Self::DirectoryUnavailable | Self::Capacity | Self::BreakerOpen)
     }
 }
 
@@ -110,3 +132,15 @@ impl fmt::Display for PluginFailure {
 }
 
 impl std::error::Error for PluginFailure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_class_stands_at_its_own_place() {
+        for (place, class) in FailureClass::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, place, "{}", class.as_str());
+        }
+    }
+}

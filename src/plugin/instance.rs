@@ -12,6 +12,7 @@ use super::failure::{FailureClass, PluginFailure};
 use super::lane::Pace;
 use super::log::PluginLog;
 use super::state::{Asked, Call, HostStop, State, TimeLimit};
+use super::supply::MemoryUse;
 use super::verdict;
 use crate::decision::Decision;
 use crate::policy;
@@ -29,6 +30,7 @@ pub(super) struct Instance {
     store: Store<State>,
     policy: Policy,
     pub(super) uses: u32,
+    memory_at_start: usize,
     _slots: OwnedSemaphorePermit,
 }
 
@@ -44,7 +46,10 @@ impl Instance {
     ) -> Result<Self, PluginFailure> {
         let mut store = make_store(pre.engine(), settings, log, pace, limit);
         match pre.instantiate_async(&mut store).await {
-            Ok(policy) => Ok(Self { store, policy, uses: 0, _slots: slots }),
+            Ok(policy) => {
+                let memory_at_start = store.data().memory.used();
+                Ok(Self { store, policy, uses: 0, memory_at_start, _slots: slots })
+            }
             Err(error) => Err(PluginFailure::classify(&error, store.data())),
         }
     }
@@ -56,6 +61,11 @@ impl Instance {
             Ok(Err(message)) => Err(PluginFailure::new(FailureClass::Guest, message)),
             Err(error) => Err(PluginFailure::classify(&error, self.store.data())),
         }
+    }
+
+    /// What it takes of memory by now.
+    pub(super) fn memory(&self) -> MemoryUse {
+        MemoryUse { at_start: self.memory_at_start, configured: self.store.data().memory.used() }
     }
 
     /// Asks the plugin about a request.
@@ -79,8 +89,8 @@ impl Instance {
     }
 }
 
-/// A store whose guest is interrupted at every tick: it lets other tasks run, and ends at its
-/// deadline.
+/// A store whose guest is interrupted by the clock: a slow one lets other tasks run, and it ends at
+/// its deadline.
 pub(super) fn make_store(
     engine: &Engine,
     settings: &Arc<policy::Plugin>,
@@ -92,14 +102,16 @@ pub(super) fn make_store(
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(MAX_TRANSFER_BYTES);
     store.set_epoch_deadline(FIRST_TICKS);
-    store.epoch_deadline_callback(|context| {
-        let limit = context.data().call.limit;
-        context.data().pace.interrupted();
-        if Instant::now() < limit.deadline {
-            Ok(UpdateDeadline::Yield(1))
-        } else {
-            Err(HostStop::Deadline(limit.time).into())
+    store.epoch_deadline_callback(|mut context| {
+        let State { call, pace, .. } = context.data_mut();
+        if Instant::now() >= call.limit.deadline {
+            return Err(HostStop::Deadline(call.limit.time).into());
         }
+        Ok(if pace.interrupted(&mut call.found_running) {
+            UpdateDeadline::Yield(1)
+        } else {
+            UpdateDeadline::Continue(1)
+        })
     });
     store
 }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
@@ -25,19 +26,35 @@ pub(super) struct SlowLane {
     runtime: Option<Runtime>,
 }
 
+/// Processor time after which a call is slow. Wall time would blame a plugin for other processes on
+/// a busy machine.
+const SLOW: Duration = Duration::from_micros(500);
+
 /// How one plugin has behaved: whether its calls may start on a worker.
 #[derive(Default)]
 pub(super) struct Pace {
-    /// Interruptions by the clock, each after a millisecond at least.
+    /// Calls that turned out slow, counted again at each tick.
     interruptions: AtomicU64,
-    /// Of them, those that have been made up for by a call that needed none.
+    /// Of them, those that have been made up for by a call that was quick.
     forgiven: AtomicU64,
 }
 
 impl Pace {
-    /// Tells that a call of the plugin was interrupted.
-    pub(super) fn interrupted(&self) {
-        self.interruptions.fetch_add(1, Ordering::Relaxed);
+    /// Tells that the clock found a call of the plugin running, and whether it is slow: has used the
+    /// processor for long since it was found first.
+    pub(super) fn interrupted(&self, first: &mut Option<Duration>) -> bool {
+        let now = processor_time();
+        // The call may have moved to another thread, whose clock says something else.
+        let found = first.filter(|found| *found <= now);
+        let Some(found) = found else {
+            *first = Some(now);
+            return false;
+        };
+        let slow = now - found >= SLOW;
+        if slow {
+            self.interruptions.fetch_add(1, Ordering::Relaxed);
+        }
+        slow
     }
 
     fn interruptions(&self) -> u64 {
@@ -124,6 +141,21 @@ impl<T> Future for Carried<T> {
         let home = self.home.clone();
         let _home = home.enter();
         self.call.as_mut().poll(context)
+    }
+}
+
+/// Time that the current thread has spent on a processor; where the system cannot say, wall time.
+fn processor_time() -> Duration {
+    #[cfg(target_os = "linux")]
+    {
+        let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(spent).unwrap_or_default()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        static START: std::sync::LazyLock<std::time::Instant> =
+            std::sync::LazyLock::new(std::time::Instant::now);
+        START.elapsed()
     }
 }
 

@@ -17,10 +17,10 @@ use super::load_error::{LoadError, LoadErrorClass};
 use super::loaded::LoadedPlugin;
 use super::log::PluginLog;
 use super::recent::Key;
+use super::snapshot;
 use super::state::{State, TimeLimit};
 use super::supply::{Parts, Supply};
 use super::world::check_world;
-use super::{signature, snapshot};
 use crate::policy::{self, Capabilities};
 
 impl PluginHost {
@@ -36,7 +36,7 @@ impl PluginHost {
         let version = self.check_file(&settings, wasm)?;
         let wasm: Arc<[u8]> = wasm.into();
         if let Some(trusted) = &settings.signature {
-            signature::verify(self, trusted, &wasm).await?;
+            self.signatures.check(self, trusted, &version, &wasm).await?;
         }
         let log = Arc::new(PluginLog::new(Arc::clone(&settings.name), Arc::clone(&version)));
         let pace = Arc::default();
@@ -66,20 +66,26 @@ impl PluginHost {
     ) -> Result<(Parts, Vec<Instance>), LoadError> {
         let slots = self.slots_for(&pre)?;
         let tried = self.try_configure(&pre, settings, log, pace, slots).await?;
+        let memory = tried.memory();
+        let parts = |pre, configured| Parts { pre, configured, slots, memory, not_copied: None };
         if settings.instances == policy::Instances::Reused {
-            return Ok((Parts { pre, configured: false, slots }, vec![tried]));
+            return Ok((parts(pre, false), vec![tried]));
         }
         drop(tried);
+        let mut not_copied = None;
         if let Some(wasm) = wasm.filter(|_| self.settings.snapshot) {
             match snapshot::configured(self, settings, log, wasm, slots).await {
-                Ok(pre) => return Ok((Parts { pre, configured: true, slots }, Vec::new())),
-                Err(why) => tracing::debug!(
-                    target: "innkeeper::plugin", plugin = &*settings.name,
-                    "configure runs again for each instance: {why}"
-                ),
+                Ok(pre) => return Ok((parts(pre, true), Vec::new())),
+                Err(why) => {
+                    tracing::debug!(
+                        target: "innkeeper::plugin", plugin = &*settings.name,
+                        "configure runs again for each instance: {why}"
+                    );
+                    not_copied = Some(why.into());
+                }
             }
         }
-        Ok((Parts { pre, configured: false, slots }, Vec::new()))
+        Ok((Parts { not_copied, ..parts(pre, false) }, Vec::new()))
     }
 
     fn check_file(&self, settings: &policy::Plugin, wasm: &[u8]) -> Result<Arc<str>, LoadError> {
@@ -186,8 +192,8 @@ fn check_kind(wasm: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// What the operator knows a file by.
-pub(super) fn version_of(wasm: &[u8]) -> String {
+/// What the operator knows a file by: its SHA-256 in lower-case hex.
+pub fn version_of(wasm: &[u8]) -> String {
     hex(&Sha256::digest(wasm))
 }
 

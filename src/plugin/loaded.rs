@@ -2,26 +2,55 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::timeout_at;
 
+use super::breaker::{Breaker, BreakerState};
 use super::failure::{FailureClass, PluginFailure};
-use super::load::version_of;
 use super::state::{Asked, TimeLimit};
-use super::supply::Supply;
+use super::supply::{MemoryUse, Supply};
+use super::tally::Tally;
+use super::trace::Trace;
 use crate::decision::{Decision, FindTenant, RequestHead};
-use crate::policy;
+use crate::policy::{self, Instances};
 
 /// One version of a plugin, linked and configured. Dropping it frees its code and instances once
 /// the last call under way has ended.
 pub struct LoadedPlugin {
     version: Arc<str>,
     supply: Arc<Supply>,
+    breaker: Breaker,
+    tally: Arc<Tally>,
+    loaded_at: SystemTime,
+}
+
+/// What a live request gets of a plugin.
+#[derive(Debug)]
+pub struct Answer {
+    /// The decision, or why there is none.
+    pub decided: Result<Decision, PluginFailure>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Answer {
+    /// How it ended, in one word: `place`, `next`, `deny`, or the class of the failure.
+    pub fn outcome(&self) -> &'static str {
+        match &self.decided {
+            Ok(Decision::Place(_)) => "place",
+            Ok(Decision::Next) => "next",
+            Ok(Decision::Deny(_)) => "deny",
+            Err(failure) => failure.class.as_str(),
+        }
+    }
 }
 
 impl LoadedPlugin {
     pub(super) fn new(version: Arc<str>, supply: Supply) -> Self {
-        Self { version, supply: Arc::new(supply) }
+        let breaker = Breaker::new(supply.settings.breaker, Instant::now());
+        let (tally, loaded_at) = (Arc::default(), SystemTime::now());
+        Self { version, supply: Arc::new(supply), breaker, tally, loaded_at }
     }
 
     /// Its name in the policy.
@@ -44,9 +73,57 @@ impl LoadedPlugin {
         self.supply.parts.configured
     }
 
-    /// Whether this is what loading `wasm` under `settings` would make, so that a reload can keep it.
-    pub fn serves(&self, settings: &policy::Plugin, wasm: &[u8]) -> bool {
-        *self.supply.settings == *settings && *self.version == *version_of(wasm)
+    /// Why `configure` runs again for each fresh instance, where copying its memory was tried in vain.
+    pub fn not_copied(&self) -> Option<&str> {
+        self.supply.parts.not_copied.as_deref()
+    }
+
+    /// What the first instance took of memory.
+    pub fn memory(&self) -> MemoryUse {
+        self.supply.parts.memory
+    }
+
+    /// The same version with its instances kept in another way, to compare what calls cost.
+    #[must_use]
+    pub fn kept(&self, instances: Instances) -> Self {
+        Self::new(Arc::clone(&self.version), self.supply.kept(instances))
+    }
+
+    /// When it was loaded.
+    pub fn loaded_at(&self) -> SystemTime {
+        self.loaded_at
+    }
+
+    /// How its calls on behalf of live requests went.
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
+    /// Whether it failed so often that it is not asked for a while.
+    pub fn breaker(&self) -> BreakerState {
+        self.breaker.state(Instant::now())
+    }
+
+    /// [`LoadedPlugin::resolve`] on behalf of a live request: behind the breaker, and counted. A
+    /// `trace`, where there is one, gets what the plugin reads.
+    pub async fn ask(
+        &self,
+        head: &Arc<RequestHead>,
+        directory: Arc<dyn FindTenant>,
+        trace: Option<Arc<Trace>>,
+    ) -> Answer {
+        let started = Instant::now();
+        let (decided, took) = match self.breaker.enter(started) {
+            Ok(pass) => {
+                let decided = self.decide(Asked { head: Arc::clone(head), directory, trace }).await;
+                let ended = Instant::now();
+                pass.settle(decided.as_ref().err().map(|failure| failure.class), ended);
+                (decided, ended - started)
+            }
+            Err(failure) => (Err(failure), Duration::ZERO),
+        };
+        self.tally.count(&decided, took);
+        Answer { decided, took }
     }
 
     /// Asks the plugin whom a request belongs to. It answers, or fails, within its time limit, host
@@ -59,10 +136,26 @@ impl LoadedPlugin {
         head: &Arc<RequestHead>,
         directory: Arc<dyn FindTenant>,
     ) -> Result<Decision, PluginFailure> {
+        self.decide(Asked { head: Arc::clone(head), directory, trace: None }).await
+    }
+
+    /// [`LoadedPlugin::resolve`], with everything that the plugin reads noted in `trace`.
+    ///
+    /// # Errors
+    /// As [`LoadedPlugin::resolve`].
+    pub async fn resolve_traced(
+        &self,
+        head: &Arc<RequestHead>,
+        directory: Arc<dyn FindTenant>,
+        trace: Arc<Trace>,
+    ) -> Result<Decision, PluginFailure> {
+        self.decide(Asked { head: Arc::clone(head), directory, trace: Some(trace) }).await
+    }
+
+    async fn decide(&self, asked: Asked) -> Result<Decision, PluginFailure> {
         let supply = &self.supply;
         let limit = TimeLimit::starting_now(supply.time());
         let room = supply.room(limit).await?;
-        let asked = Asked { head: Arc::clone(head), directory };
         let call = Box::pin(Arc::clone(supply).answer(room, asked, limit));
         match timeout_at(limit.deadline.into(), supply.host.lane.drive(&supply.pace, call)).await {
             Ok(Ok(answer)) => answer,

@@ -4,6 +4,7 @@
 //! [`PluginFailure`] with a class, and nothing of it reaches the next call.
 
 mod bindings;
+mod breaker;
 mod cache;
 mod compile;
 mod engine;
@@ -11,20 +12,36 @@ mod epoch;
 mod failure;
 mod instance;
 mod lane;
+mod live;
 mod load;
 mod load_error;
 mod loaded;
 mod log;
 mod recent;
+mod recording;
+mod replay;
 mod signature;
 mod snapshot;
 mod state;
 mod supply;
+mod tally;
+mod trace;
+mod trial;
 mod verdict;
 mod wasi;
 mod world;
 
+pub use breaker::BreakerState;
 pub use engine::{HostError, HostSettings, PluginHost};
 pub use failure::{FailureClass, PluginFailure};
+pub use live::LiveVersions;
+pub use load::version_of;
 pub use load_error::{LoadError, LoadErrorClass};
-pub use loaded::LoadedPlugin;
+pub use loaded::{Answer, LoadedPlugin};
+pub use recording::{Keep, Recorder, Recording};
+pub use replay::Replayed;
+pub use supply::MemoryUse;
+pub use tally::{LastFailure, Tally};
+pub use trace::{Part, Reads, Trace};
+pub use trial::{Disagreement, Score, Trial, TrialState, Watchers};
+pub use world::{Access, access};

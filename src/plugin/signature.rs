@@ -1,11 +1,12 @@
 //! Who made a plugin: an Ed25519 signature over its file, by a key that the policy trusts.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
-use ed25519_dalek::{SIGNATURE_LENGTH, Signature};
+use ed25519_dalek::{PUBLIC_KEY_LENGTH, SIGNATURE_LENGTH, Signature, VerifyingKey};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 
@@ -16,12 +17,47 @@ use crate::policy;
 /// The largest file that can hold a signature, bytes: 64, or 88 in base64, and generous white space.
 const MAX_FILE_BYTES: u64 = 1024;
 
-/// Refuses a file that no trusted key has signed.
-pub(super) async fn verify(
+/// Signatures that are remembered. Each is a version and a key; a plugin has a handful of both.
+const MAX_SEEN: usize = 1024;
+
+/// Signatures that were good. That one was made stays true of the same bytes and the same key: a
+/// version that serves again, or a candidate that is promoted, needs no file with it any more.
+#[derive(Default)]
+pub(super) struct Signatures(Mutex<BTreeSet<(Arc<str>, [u8; PUBLIC_KEY_LENGTH])>>);
+
+impl Signatures {
+    /// Refuses a file that no trusted key has signed.
+    pub(super) async fn check(
+        &self,
+        host: &PluginHost,
+        trusted: &policy::Signature,
+        version: &Arc<str>,
+        wasm: &Arc<[u8]>,
+    ) -> Result<(), LoadError> {
+        let was_seen = |key: &VerifyingKey| self.lock().contains(&(Arc::clone(version), key.to_bytes()));
+        if trusted.keys.iter().any(was_seen) {
+            return Ok(());
+        }
+        let key = verify(host, trusted, wasm).await?;
+        let mut seen = self.lock();
+        if seen.len() >= MAX_SEEN {
+            seen.clear();
+        }
+        seen.insert((Arc::clone(version), key.to_bytes()));
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<(Arc<str>, [u8; PUBLIC_KEY_LENGTH])>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The trusted key that has signed a file.
+async fn verify(
     host: &PluginHost,
     trusted: &policy::Signature,
     wasm: &Arc<[u8]>,
-) -> Result<(), LoadError> {
+) -> Result<VerifyingKey, LoadError> {
     let invalid = |message: String| LoadError::new(LoadErrorClass::SignatureInvalid, message);
     let path = trusted.path.display();
     let bytes = read(&trusted.path).await.map_err(|error| {
@@ -32,10 +68,10 @@ pub(super) async fn verify(
     let signature = parse(&bytes).map_err(|why| invalid(format!("`{path}` is not a signature: {why}")))?;
     let (keys, wasm) = (trusted.keys.clone(), Arc::clone(wasm));
     let signed =
-        host.aside(move || keys.iter().any(|key| key.verify_strict(&wasm, &signature).is_ok())).await;
+        host.aside(move || keys.into_iter().find(|key| key.verify_strict(&wasm, &signature).is_ok())).await;
     match signed {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(invalid(format!(
+        Ok(Some(key)) => Ok(key),
+        Ok(None) => Err(invalid(format!(
             "none of the {} trusted keys made the signature in `{path}` for this file: the file was changed \
              after it was signed, or another key signed it",
             trusted.keys.len()

@@ -11,6 +11,7 @@ use super::bindings::Policy;
 use super::bindings::innkeeper::policy::{directory, kv, log, types};
 use super::lane::Pace;
 use super::log::PluginLog;
+use super::trace::{Part, Trace};
 use super::wasi;
 use crate::decision::{DirectoryUnavailable, FindTenant, RequestHead};
 use crate::policy;
@@ -62,12 +63,14 @@ pub(super) struct State {
 pub(super) struct Call {
     pub(super) limit: TimeLimit,
     pub(super) asked: Option<Asked>,
+    /// Processor time at which the clock found the guest running first.
+    pub(super) found_running: Option<Duration>,
     look_ups: u32,
 }
 
 impl Call {
     pub(super) fn new(limit: TimeLimit, asked: Option<Asked>) -> Self {
-        Self { limit, asked, look_ups: 0 }
+        Self { limit, asked, found_running: None, look_ups: 0 }
     }
 }
 
@@ -88,6 +91,8 @@ impl TimeLimit {
 pub(super) struct Asked {
     pub(super) head: Arc<RequestHead>,
     pub(super) directory: Arc<dyn FindTenant>,
+    /// Gathers what is read, for a recording or a test; live calls mostly have none.
+    pub(super) trace: Option<Arc<Trace>>,
 }
 
 impl State {
@@ -115,11 +120,13 @@ impl State {
         !self.resources.is_empty()
     }
 
-    fn head(&self) -> wasmtime::Result<&RequestHead> {
-        match &self.call.asked {
-            Some(asked) => Ok(&asked.head),
-            None => Err(wasmtime::Error::msg("there is no request")),
+    /// The request, of which the guest is about to be told `part`.
+    fn read(&self, part: impl FnOnce() -> Part) -> wasmtime::Result<&RequestHead> {
+        let asked = self.call.asked.as_ref().ok_or_else(|| wasmtime::Error::msg("there is no request"))?;
+        if let Some(trace) = &asked.trace {
+            trace.read(part());
         }
+        Ok(&asked.head)
     }
 }
 
@@ -140,41 +147,44 @@ impl types::Host for State {}
 
 impl types::HostRequest for State {
     fn method(&mut self, _: Resource<RequestView>) -> wasmtime::Result<String> {
-        Ok(self.head()?.method.as_str().into())
+        Ok(self.read(|| Part::Method)?.method.as_str().into())
     }
 
     fn scheme(&mut self, _: Resource<RequestView>) -> wasmtime::Result<String> {
-        Ok(self.head()?.scheme.into())
+        Ok(self.read(|| Part::Scheme)?.scheme.into())
     }
 
     fn authority(&mut self, _: Resource<RequestView>) -> wasmtime::Result<String> {
-        Ok(self.head()?.authority.clone())
+        Ok(self.read(|| Part::Authority)?.authority.clone())
     }
 
     fn path(&mut self, _: Resource<RequestView>) -> wasmtime::Result<String> {
-        Ok(self.head()?.uri.path().into())
+        Ok(self.read(|| Part::Path)?.uri.path().into())
     }
 
     fn query(&mut self, _: Resource<RequestView>) -> wasmtime::Result<Option<String>> {
-        Ok(self.head()?.uri.query().map(Into::into))
+        Ok(self.read(|| Part::Query)?.uri.query().map(Into::into))
     }
 
     fn header(&mut self, _: Resource<RequestView>, name: String) -> wasmtime::Result<Option<String>> {
-        Ok(joined_header(self.head()?, &name))
+        Ok(joined_header(self.read(|| Part::Header(name.to_ascii_lowercase()))?, &name))
     }
 
     fn headers(&mut self, _: Resource<RequestView>) -> wasmtime::Result<Vec<(String, String)>> {
-        let headers = &self.head()?.headers;
+        let headers = &self.read(|| Part::AllHeaders)?.headers;
         Ok(headers.iter().map(|(name, value)| (name.as_str().into(), text(value))).collect())
     }
 
     fn peer(&mut self, _: Resource<RequestView>) -> wasmtime::Result<String> {
-        Ok(self.head()?.peer.to_string())
+        Ok(self.read(|| Part::Peer)?.peer.to_string())
     }
 
-    /// No route verifies tokens yet: with or without the capability, there are none.
+    /// Whether there are claims is not for a plugin to know that was not granted them.
     fn claims(&mut self, _: Resource<RequestView>) -> wasmtime::Result<Option<String>> {
-        Ok(None)
+        if !self.settings.capabilities.grant(policy::Capability::Claims) {
+            return Ok(None);
+        }
+        Ok(self.read(|| Part::Claims)?.claims.as_deref().map(Into::into))
     }
 
     fn drop(&mut self, _: Resource<RequestView>) -> wasmtime::Result<()> {
@@ -210,14 +220,20 @@ impl directory::Host for State {
         }
         // What cannot be a tenant's id surely is none.
         let Ok(id) = key.parse::<TenantId>() else { return Ok(None) };
-        let directory = Arc::clone(&asked.directory);
+        let (directory, trace) = (Arc::clone(&asked.directory), asked.trace.clone());
         let found = directory.find(&id).await.map_err(HostStop::DirectoryUnavailable)?;
+        if let Some(trace) = trace {
+            trace.found(&id, found.as_ref().map(|tenant| &tenant.schema));
+        }
         Ok(found.map(|tenant| (tenant.id.as_str().into(), tenant.schema.as_str().into())))
     }
 }
 
 impl kv::Host for State {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
+        if let Some(trace) = self.call.asked.as_ref().and_then(|asked| asked.trace.as_ref()) {
+            trace.read(Part::Entry(key.clone()));
+        }
         Ok(self.settings.kv.get(&key).cloned())
     }
 }
@@ -239,6 +255,11 @@ pub(super) struct MemoryLimit {
 impl MemoryLimit {
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, used: 0, exceeded: None }
+    }
+
+    /// What the memories have together, bytes.
+    pub(super) fn used(&self) -> usize {
+        self.used
     }
 
     /// What the instance was refused. It sees a failed growth, as the standard has it; most then

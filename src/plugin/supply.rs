@@ -11,6 +11,7 @@ use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
 use super::instance::Instance;
 use super::lane::Pace;
+use super::live::Life;
 use super::log::PluginLog;
 use super::state::{Asked, State, TimeLimit};
 use crate::decision::Decision;
@@ -24,6 +25,19 @@ pub(super) struct Parts {
     pub(super) configured: bool,
     /// Slots of the pool that an instance takes.
     pub(super) slots: u32,
+    /// What an instance took when it was tried.
+    pub(super) memory: MemoryUse,
+    /// Why the configured memory is not copied, where that was tried.
+    pub(super) not_copied: Option<Arc<str>>,
+}
+
+/// Linear memory of one instance, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// As it starts.
+    pub at_start: usize,
+    /// Once it is configured.
+    pub configured: usize,
 }
 
 /// The instances of one plugin version.
@@ -34,6 +48,7 @@ pub(super) struct Supply {
     pub(super) pace: Arc<Pace>,
     log: Arc<PluginLog>,
     reused: Reused,
+    _life: Arc<Life>,
 }
 
 /// Instances that wait for their next request.
@@ -64,7 +79,14 @@ impl Supply {
     ) -> Self {
         let turns = Arc::new(Semaphore::new(settings.reuse.size.get() as usize));
         let reused = Reused { turns, idle: Mutex::new(ready) };
-        Self { host, settings, parts, pace, log, reused }
+        Self { _life: host.lives.begin(), host, settings, parts, pace, log, reused }
+    }
+
+    /// The same version with its instances kept in another way.
+    pub(super) fn kept(&self, instances: Instances) -> Self {
+        let settings = policy::Plugin { instances, ..policy::Plugin::clone(&self.settings) };
+        let (host, log, pace) = (Arc::clone(&self.host), Arc::clone(&self.log), Arc::clone(&self.pace));
+        Self::new(host, Arc::new(settings), log, pace, self.parts.clone(), Vec::new())
     }
 
     /// Room for a call, now or as soon as another one ends.

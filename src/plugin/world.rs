@@ -94,7 +94,8 @@ fn check_imports(component: &Component, granted: &Capabilities) -> Result<(), Lo
 }
 
 /// What an import takes.
-enum Access {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
     /// Nothing: every plugin reads requests.
     Free,
     /// A capability.
@@ -103,7 +104,8 @@ enum Access {
     Never,
 }
 
-fn access(interface: &str) -> Access {
+/// What a plugin needs to import `interface`, an interface's name without its version.
+pub fn access(interface: &str) -> Access {
     match interface {
         // `request.claims` is one function of it, and answers none without its capability.
         "innkeeper:policy/types" => Access::Free,

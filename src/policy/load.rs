@@ -294,7 +294,8 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-fn reason(error: &std::io::Error) -> String {
+/// Why a file could not be read, in few words.
+pub(super) fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".into(),
         std::io::ErrorKind::PermissionDenied => "permission denied".into(),

@@ -1,5 +1,6 @@
 //! The policy: the YAML document as written, and the policy as resolved. No I/O happens here.
 
+mod cases;
 mod database;
 mod decode;
 mod diagnostic;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+pub use cases::{Case, CaseAnswer, Cases, Difference, REDACTED};
 pub use database::{Database, PoolSettings};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};
 pub use directory::{DirectorySource, QualifiedName, TableDirectory};

@@ -63,6 +63,22 @@ pub(crate) enum Protocol {
     Http2,
 }
 
+/// How a client reached us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 macro_rules! words {
     ($($kind:ty, $expected:literal { $($word:literal => $meaning:expr,)* } $(later $later:expr)?;)*) => {$(
         impl Word for $kind {
@@ -79,6 +95,7 @@ words! {
         "active" => Self::Active, "suspended" => Self::Suspended, "held" => Self::Held,
     };
     Protocol, "`http1` or `http2`" { "http1" => Self::Http1, "http2" => Self::Http2, };
+    Scheme, "`http` or `https`" { "http" => Self::Http, "https" => Self::Https, };
     Instances, "`per-request` or `reused`" { "per-request" => Self::PerRequest, "reused" => Self::Reused, };
     OnFailure, "`deny`, `next` or `previous`" {
         "deny" => Self::Deny, "next" => Self::Next, "previous" => Self::Previous,

@@ -9,7 +9,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
-use super::{ReloadError, Reloaded, Reloader};
+use super::{Reloader, files_of};
 
 /// Silence after which a burst of events is over. Editors and `cp` write in several steps, yet a
 /// change must be in force within 50 ms of the last one.
@@ -20,6 +20,9 @@ const LONGEST_BURST: Duration = Duration::from_millis(250);
 
 /// Events get lost: on network file systems, on bind mounts of single files, when queues run over.
 const POLL: Duration = Duration::from_secs(2);
+
+/// When something is looked at once more that was wrong and whose files have not changed.
+const SECOND_LOOK: Duration = Duration::from_secs(60);
 
 /// Asks a [`Watcher`] to look at once, as SIGHUP does.
 #[derive(Debug, Clone)]
@@ -39,6 +42,8 @@ pub struct Watcher {
     events: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
     stamps: Stamps,
+    /// When the files were looked at last.
+    looked: Instant,
 }
 
 /// What tells two states of the files apart without reading them.
@@ -60,9 +65,10 @@ impl Watcher {
         let events = events
             .inspect_err(|error| tracing::warn!(%error, "no file events: changes are polled for instead"))
             .ok();
-        let mut watcher =
-            Self { reloader, triggers, events, watched: BTreeSet::new(), stamps: Stamps::new() };
-        watcher.follow_policy();
+        let (watched, stamps, looked) = (BTreeSet::new(), Stamps::new(), Instant::now());
+        let mut watcher = Self { reloader, triggers, events, watched, stamps, looked };
+        watcher.stamps = self::stamps(&watcher.files());
+        watcher.watch_directories();
         (watcher, trigger)
     }
 
@@ -79,21 +85,27 @@ impl Watcher {
                     self.wait_for_quiet().await;
                 }
                 _ = poll.tick() => {
-                    // A rejected policy may name a file that nobody watches yet: look again.
-                    let rejected = self.reloader.last_attempt().error.is_some();
-                    if !rejected && self.stamps == stamps(&self.files()) {
+                    if self.stamps == stamps(&self.files()) && !self.is_worth_another_look() {
                         continue;
                     }
                 }
             }
             // Taken before reading: a write during the reload must count as a change afterwards.
             let before = stamps(&self.files());
-            let outcome: Result<Reloaded, ReloadError> = self.reloader.reload().await;
+            // What became of it is in the log and on the admin listener.
+            let _ = self.reloader.reload().await;
             self.stamps = before;
-            if outcome.is_ok_and(|reloaded| reloaded != Reloaded::Unchanged) {
-                self.follow_policy();
-            }
+            self.looked = Instant::now();
+            self.watch_directories();
         }
+    }
+
+    /// Whether what was wrong may have passed, though no file that we know has changed.
+    fn is_worth_another_look(&self) -> bool {
+        let last = self.reloader.last_attempt();
+        // A document that cannot be read may include a file that nobody watches yet; a plugin may
+        // have failed because the machine was busy.
+        last.error.is_some() && (last.files.is_none() || self.looked.elapsed() >= SECOND_LOOK)
     }
 
     async fn wait_for_quiet(&mut self) {
@@ -105,13 +117,11 @@ impl Watcher {
         }
     }
 
-    /// Watches the directories of the policy in force, not the files: a file that is renamed over
-    /// takes its watch with it, and Kubernetes swaps a link beside the file.
-    fn follow_policy(&mut self) {
-        let files = self.files();
-        self.stamps = stamps(&files);
+    /// Watches the directories, not the files: a file that is renamed over takes its watch with it,
+    /// and Kubernetes swaps a link beside the file.
+    fn watch_directories(&mut self) {
+        let wanted: BTreeSet<PathBuf> = self.files().iter().map(|file| directory_of(file)).collect();
         let Some(events) = &mut self.events else { return };
-        let wanted: BTreeSet<PathBuf> = files.iter().map(|file| directory_of(file)).collect();
         for gone in self.watched.difference(&wanted) {
             // It may be gone from the disk as well, and with it the watch.
             let _ = events.unwatch(gone);
@@ -130,18 +140,16 @@ impl Watcher {
         }
     }
 
-    fn files(&self) -> Vec<PathBuf> {
+    /// The files of the policy in force, and of the one that was tried last.
+    fn files(&self) -> BTreeSet<PathBuf> {
         let snapshot = self.reloader.store().load();
-        let policy = snapshot.policy();
-        let plugins = policy.plugins.values().flat_map(|plugin| {
-            let signature = plugin.signature.as_ref().map(|signature| signature.path.clone());
-            [Some(plugin.path.clone()), signature].into_iter().flatten()
-        });
-        policy.files.iter().cloned().chain(plugins).chain([self.reloader.path().to_owned()]).collect()
+        let tried = self.reloader.last_attempt().files.unwrap_or_default();
+        let in_force = files_of(snapshot.policy());
+        in_force.into_iter().chain(tried).chain([self.reloader.path().to_owned()]).collect()
     }
 }
 
-fn stamps(files: &[PathBuf]) -> Stamps {
+fn stamps(files: &BTreeSet<PathBuf>) -> Stamps {
     let stamp = |file: &Path| {
         let metadata = std::fs::metadata(file).ok()?;
         Some((metadata.modified().ok()?, metadata.len()))

@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use indexmap::IndexMap;
+use tokio::sync::Notify;
 
+use super::active::ActivePlugin;
+use super::held_back::{HeldBack, HeldBackFiles};
+use super::history::{History, Served};
 use super::resolve::{Agreement, Resolver};
 use super::{Route, Snapshot, Target, TenantRule};
 use crate::decision::{DirectoryUnavailable, FindTenant, Lookup};
 use crate::directory::Directory;
-use crate::plugin::{LoadedPlugin, PluginHost};
+use crate::plugin::{LiveVersions, PluginHost};
 use crate::policy::{Diagnostic, Diagnostics, DirectorySource, Name, Policy};
 use crate::telemetry::Metrics;
 use crate::tenant::TenantId;
@@ -23,81 +27,76 @@ pub(super) type BoundUpstreams = IndexMap<Name, Arc<forward::Upstream>>;
 #[error(transparent)]
 pub struct BuildError(#[from] pub Diagnostics);
 
+/// A snapshot that can serve.
+pub struct Built {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// Plugin files that are not in it, because they cannot serve; the versions before them are.
+    pub held_back: Diagnostics,
+}
+
 /// Builds snapshots; holds what outlives each of them.
 pub struct Builder {
-    host: Arc<PluginHost>,
-    metrics: Arc<Metrics>,
+    pub(super) host: Arc<PluginHost>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) history: History,
+    pub(super) held_back: HeldBackFiles,
+    pub(super) earned: Arc<Notify>,
 }
 
 impl Builder {
     /// A builder for one process.
     pub fn new(host: Arc<PluginHost>, metrics: Arc<Metrics>) -> Self {
-        Self { host, metrics }
+        let (history, held_back) = (History::default(), HeldBackFiles::default());
+        Self { host, metrics, history, held_back, earned: Arc::default() }
     }
 
     /// Builds the snapshot that follows `previous`, and runs the policy's tests against it.
     /// Plugins, pools, upstream connections and the directory's cache carry over where their
     /// settings, and the plugin's bytes, are the same.
     ///
+    /// A plugin's file that cannot serve is held back where its settings are those of `previous`,
+    /// whose version then goes on serving: one broken file must not keep the others from changing.
+    ///
     /// # Errors
-    /// Every plugin that cannot be loaded, or every inline test that failed.
-    pub async fn build(&self, policy: Policy, previous: Option<&Snapshot>) -> Result<Snapshot, BuildError> {
-        let plugins = self.plugins(&policy, previous).await?;
-        let databases = self.databases(&policy, previous)?;
-        let upstreams = upstreams(&policy, previous);
-        let directory = self.directory(&policy, previous);
-        let routes = policy.routes.iter().map(|route| bind(route, &plugins, &upstreams)).collect();
-        let snapshot = Snapshot {
+    /// Every plugin that cannot be loaded and has no version to go on with, or every inline test
+    /// that failed.
+    pub async fn build(&self, policy: Policy, previous: Option<&Snapshot>) -> Result<Built, BuildError> {
+        let candidates = self.candidates(&policy, previous).await?;
+        let mut snapshot = Snapshot {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             loaded_at: SystemTime::now(),
-            policy,
-            routes,
-            upstreams,
-            databases,
-            plugins: plugins.into_values().collect(),
-            directory,
+            routes: Vec::new(),
+            upstreams: upstreams(&policy, previous),
+            databases: self.databases(&policy, previous)?,
+            plugins: Vec::new(),
+            directory: self.directory(&policy, previous),
+            policy: Arc::new(policy),
             metrics: Arc::clone(&self.metrics),
         };
-        let failed = snapshot.rehearse().await;
-        if failed.is_empty() { Ok(snapshot) } else { Err(Diagnostics::from(failed).into()) }
+        let (chosen, held_back) = self.choose(&mut snapshot, candidates).await?;
+        self.remember(&snapshot.policy, chosen);
+        Ok(Built { snapshot, held_back: held_back.into() })
     }
 
-    async fn plugins(
-        &self,
-        policy: &Policy,
-        previous: Option<&Snapshot>,
-    ) -> Result<IndexMap<Name, Arc<LoadedPlugin>>, BuildError> {
-        let mut plugins = IndexMap::with_capacity(policy.plugins.len());
-        let mut failures = Vec::new();
-        for (name, settings) in &policy.plugins {
-            match self.plugin(settings, previous).await {
-                Ok(plugin) => drop(plugins.insert(Arc::clone(name), plugin)),
-                Err(why) => {
-                    let at = policy.places.plugins.get(name).expect("each plugin has a path").clone();
-                    failures.push(Diagnostic::error(at, format!("the plugin `{name}` {why}")));
-                }
-            }
-        }
-        if failures.is_empty() { Ok(plugins) } else { Err(Diagnostics::from(failures).into()) }
+    /// Versions of a plugin that served, the last one first.
+    pub fn history(&self, name: &str) -> Vec<Served> {
+        self.history.of(name)
     }
 
-    async fn plugin(
-        &self,
-        settings: &Arc<policy::Plugin>,
-        previous: Option<&Snapshot>,
-    ) -> Result<Arc<LoadedPlugin>, String> {
-        let path = &settings.path;
-        let read = tokio::fs::read(path).await;
-        let bytes = read.map_err(|error| format!("cannot be read from `{}`: {error}", path.display()))?;
-        let kept = previous
-            .into_iter()
-            .flat_map(|previous| &previous.plugins)
-            .find(|loaded| loaded.serves(settings, &bytes));
-        if let Some(kept) = kept {
-            return Ok(Arc::clone(kept));
-        }
-        let loaded = self.host.load(Arc::clone(settings), &bytes).await;
-        loaded.map(Arc::new).map_err(|error| format!("cannot be run: {error}"))
+    /// The plugin's file, where it is held back.
+    pub fn held_back(&self, name: &str) -> Option<HeldBack> {
+        self.held_back.of(name)
+    }
+
+    /// Told whenever a candidate has earned its promotion.
+    pub fn earned(&self) -> &Notify {
+        &self.earned
+    }
+
+    /// Versions of plugins that something still holds.
+    pub fn live_versions(&self) -> LiveVersions {
+        self.host.live_versions()
     }
 
     fn databases(
@@ -134,22 +133,19 @@ impl Builder {
     }
 }
 
-fn upstreams(policy: &Policy, previous: Option<&Snapshot>) -> BoundUpstreams {
-    let build = |settings: &Arc<policy::Upstream>| {
-        let kept = previous
-            .and_then(|previous| previous.upstreams.get(&settings.name))
-            .filter(|upstream| upstream.settings() == settings);
-        kept.map_or_else(|| Arc::new(forward::Upstream::new(Arc::clone(settings))), Arc::clone)
-    };
-    policy.upstreams.iter().map(|(name, settings)| (Arc::clone(name), build(settings))).collect()
+impl Snapshot {
+    /// Binds the routes to these plugins.
+    pub(super) fn bind(&mut self, plugins: Vec<Arc<ActivePlugin>>) {
+        self.routes = self.policy.routes.iter().map(|route| bind(route, &plugins, &self.upstreams)).collect();
+        self.plugins = plugins;
+    }
 }
 
-fn bind(
-    route: &Arc<policy::Route>,
-    plugins: &IndexMap<Name, Arc<LoadedPlugin>>,
-    upstreams: &BoundUpstreams,
-) -> Route {
-    let plugin = |name: &str| Arc::clone(plugins.get(name).expect("the parser resolved every plugin's name"));
+fn bind(route: &Arc<policy::Route>, plugins: &[Arc<ActivePlugin>], upstreams: &BoundUpstreams) -> Route {
+    let plugin = |name: &str| {
+        let bound = plugins.iter().find(|plugin| &**plugin.name() == name);
+        Arc::clone(bound.expect("the parser resolved every plugin's name"))
+    };
     let all = |rules: &[policy::Resolver]| rules.iter().map(|rule| Resolver::bind(rule, plugin)).collect();
     let tenant = match &route.tenant {
         policy::TenantRule::None => TenantRule::None,
@@ -164,6 +160,16 @@ fn bind(
         policy::Target::Query(query) => Target::Query(Arc::clone(query)),
     };
     Route { policy: Arc::clone(route), tenant, target }
+}
+
+fn upstreams(policy: &Policy, previous: Option<&Snapshot>) -> BoundUpstreams {
+    let build = |settings: &Arc<policy::Upstream>| {
+        let kept = previous
+            .and_then(|previous| previous.upstreams.get(&settings.name))
+            .filter(|upstream| upstream.settings() == settings);
+        kept.map_or_else(|| Arc::new(forward::Upstream::new(Arc::clone(settings))), Arc::clone)
+    };
+    policy.upstreams.iter().map(|(name, settings)| (Arc::clone(name), build(settings))).collect()
 }
 
 /// The directory of a policy in which every route says `tenant: none`. Nothing asks it.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::decision::RequestHead;
+use crate::decision::{RequestHead, host_of};
 use crate::error::{Code, Refusal};
 use crate::policy::{Diagnostic, DirectorySource, Expectation, SampleRequest};
 
-use super::{Caller, Snapshot};
+use super::{Caller, Snapshot, Trail};
 
 /// What became of a request that is never sent.
 #[derive(Debug, Default)]
@@ -43,12 +43,13 @@ impl Snapshot {
         let head = Arc::new(sample.head());
         let matched = self.route(&head)?;
         outcome.route = Some(matched.name().to_string());
+        let mut trail = Trail::rehearsing();
         if matches!(self.policy.directory, Some(DirectorySource::Table(_))) {
-            let resolution = matched.resolve(&head, None).await?;
+            let resolution = matched.resolve(&head, &mut trail).await?;
             outcome.tenant = Some(resolution.map(|resolution| resolution.placement.tenant.to_string()));
             return Ok(());
         }
-        match matched.admit(&head).await? {
+        match matched.admit(&head, &mut trail).await? {
             Caller::NoTenant => outcome.tenant = Some(None),
             Caller::Tenant { admitted, .. } => {
                 outcome.tenant = Some(Some(admitted.tenant().id.to_string()));
@@ -64,24 +65,13 @@ impl SampleRequest {
     pub fn head(&self) -> RequestHead {
         RequestHead {
             method: self.method.clone(),
-            scheme: "http",
             authority: self.host.clone(),
             host: host_of(&self.host),
             uri: self.uri.clone(),
             headers: self.headers.clone(),
-            // A documentation address (RFC 5737): no plugin rule can mean it.
-            peer: ([192, 0, 2, 1], 0).into(),
+            ..RequestHead::default()
         }
     }
-}
-
-/// A test names its host as a client would, perhaps with a port.
-fn host_of(authority: &str) -> String {
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    host.to_ascii_lowercase()
 }
 
 fn compare(test: &Expectation, outcome: &Outcome) -> Vec<String> {

@@ -1,20 +1,20 @@
 //! Runs a route's resolvers: from a request to the tenant that it names, or to a refusal.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use cookie::Cookie;
 use http::header::COOKIE;
 
+use super::active::{ActivePlugin, PluginVersion};
 use super::matching::{match_host, match_path};
+use super::trail::{Step, Trail};
 use crate::decision::{Decision, Denial, FindTenant, Placement, RequestHead};
 use crate::error::{Code, Refusal};
-use crate::plugin::{FailureClass, LoadedPlugin};
 use crate::policy::{HostMatch, OnFailure, PathMatch, Resolver as Rule};
 use crate::telemetry::Metrics;
 use crate::tenant::TenantId;
 
-/// A resolver with its plugin loaded.
+/// A resolver with its plugin ready.
 #[derive(Debug)]
 pub(super) enum Resolver {
     Header(http::HeaderName),
@@ -22,7 +22,7 @@ pub(super) enum Resolver {
     Path(PathMatch),
     Query(String),
     Cookie(String),
-    Plugin(Arc<LoadedPlugin>),
+    Plugin(Arc<ActivePlugin>),
 }
 
 /// How several resolvers agree.
@@ -47,8 +47,8 @@ pub struct Resolution {
 pub struct ResolvedBy {
     /// Its kind: `header`, `host`, `path`, `query`, `cookie` or `plugin`.
     pub kind: &'static str,
-    /// The plugin, where it was one.
-    pub plugin: Option<Arc<LoadedPlugin>>,
+    /// The version that answered, where it was a plugin.
+    pub plugin: Option<PluginVersion>,
 }
 
 /// What resolvers need besides the request.
@@ -58,33 +58,21 @@ pub(super) struct Surroundings<'a> {
     pub(super) metrics: &'a Metrics,
 }
 
-/// One resolver's word, for `explain`.
-#[derive(Debug, Clone)]
-pub struct Step {
-    /// The resolver, as the policy writes it.
-    pub resolver: String,
-    /// What it said.
-    pub said: String,
-}
-
-/// Asks the resolvers in order. A `trail`, where there is one, gets what each said; live traffic
-/// has none.
+/// Asks the resolvers in order, and leaves on the `trail` whom it asked.
 pub(super) async fn resolve(
     agreement: Agreement,
     resolvers: &[Resolver],
     head: &Arc<RequestHead>,
     around: Surroundings<'_>,
-    mut trail: Option<&mut Vec<Step>>,
+    trail: &mut Trail,
 ) -> Result<Resolution, Refusal> {
     let mut agreed: Option<Resolution> = None;
     let mut failure: Option<Refusal> = None;
     for resolver in resolvers {
-        let said = resolver.decide(head, around).await;
-        if let Some(trail) = trail.as_deref_mut() {
-            trail.push(Step::new(resolver, &said));
-        }
-        let decision = match said {
-            Ok(decision) => decision,
+        let said = resolver.decide(head, around, trail).await;
+        trail.step(|| Step::new(resolver, &said));
+        let (decision, by) = match said {
+            Ok(decided) => decided,
             Err(refusal) if agreement == Agreement::First && resolver.may_fail(&refusal) => {
                 failure = Some(refusal);
                 continue;
@@ -94,10 +82,10 @@ pub(super) async fn resolve(
         match (decision, agreement) {
             (Decision::Deny(denial), _) => return Err(denied(denial)),
             (Decision::Place(placement), Agreement::First) => {
-                return Ok(Resolution { placement, by: resolver.name() });
+                return Ok(Resolution { placement, by });
             }
             (Decision::Place(placement), Agreement::All) => match &mut agreed {
-                None => agreed = Some(Resolution { placement, by: resolver.name() }),
+                None => agreed = Some(Resolution { placement, by }),
                 Some(earlier) => merge(&mut earlier.placement, placement)?,
             },
             (Decision::Next, Agreement::First) => {}
@@ -109,7 +97,14 @@ pub(super) async fn resolve(
 }
 
 impl Resolver {
-    async fn decide(&self, head: &Arc<RequestHead>, around: Surroundings<'_>) -> Result<Decision, Refusal> {
+    /// What it says, and who really said it.
+    async fn decide(
+        &self,
+        head: &Arc<RequestHead>,
+        around: Surroundings<'_>,
+        trail: &mut Trail,
+    ) -> Result<(Decision, ResolvedBy), Refusal> {
+        let mut by = ResolvedBy { kind: self.kind(), plugin: None };
         let key = match self {
             Self::Header(name) => head.header_once(name)?.map(str::to_owned),
             Self::Host(pattern) => match_host(pattern, &head.host).map(str::to_owned),
@@ -117,24 +112,23 @@ impl Resolver {
                 .and_then(|captures| captures.get(TENANT_CAPTURE).map(str::to_owned)),
             Self::Query(name) => query_field(head, name)?,
             Self::Cookie(name) => cookie_value(head, name)?,
-            Self::Plugin(plugin) => return ask(plugin, head, around).await,
+            Self::Plugin(plugin) => {
+                let (decision, version) = plugin.ask(head, around, trail).await?;
+                by.plugin = Some(version);
+                return Ok((decision, by));
+            }
         };
-        let Some(key) = key else { return Ok(Decision::Next) };
+        let Some(key) = key else { return Ok((Decision::Next, by)) };
         let tenant: TenantId = key.parse().map_err(|error| {
             // What cannot be an id cannot be known; to try the next resolver would be to guess.
             Refusal::new(Code::TenantUnknown, format!("there is no such tenant: {error}"))
         })?;
-        Ok(Decision::Place(tenant.into()))
+        Ok((Decision::Place(tenant.into()), by))
     }
 
     fn may_fail(&self, refusal: &Refusal) -> bool {
         matches!(self, Self::Plugin(plugin)
             if plugin.settings().on_failure == OnFailure::Next && refusal.code() == Code::PluginFailed)
-    }
-
-    fn name(&self) -> ResolvedBy {
-        let plugin = if let Self::Plugin(plugin) = self { Some(Arc::clone(plugin)) } else { None };
-        ResolvedBy { kind: self.kind(), plugin }
     }
 
     fn kind(&self) -> &'static str {
@@ -163,8 +157,8 @@ impl Resolver {
         }
     }
 
-    /// Binds a resolver of the policy to its loaded plugin.
-    pub(super) fn bind(rule: &Rule, plugin: impl Fn(&str) -> Arc<LoadedPlugin>) -> Self {
+    /// Binds a resolver of the policy to its plugin.
+    pub(super) fn bind(rule: &Rule, plugin: impl Fn(&str) -> Arc<ActivePlugin>) -> Self {
         match rule {
             Rule::Header(name) => Self::Header(name.clone()),
             Rule::Host(pattern) => Self::Host(pattern.clone()),
@@ -179,48 +173,15 @@ impl Resolver {
 /// The capture that a `path` resolver reads.
 const TENANT_CAPTURE: &str = "tenant";
 
-async fn ask(
-    plugin: &Arc<LoadedPlugin>,
-    head: &Arc<RequestHead>,
-    around: Surroundings<'_>,
-) -> Result<Decision, Refusal> {
-    let started = Instant::now();
-    let decided = plugin.resolve(head, Arc::clone(around.directory)).await;
-    let outcome = match &decided {
-        Ok(Decision::Place(_)) => "place",
-        Ok(Decision::Next) => "next",
-        Ok(Decision::Deny(_)) => "deny",
-        Err(failure) => failure.class.as_str(),
-    };
-    around.metrics.plugin_called(plugin.name(), outcome, started.elapsed());
-    decided.map_err(|failure| {
-        let cause = format!(
-            "plugin `{}` version {}: {}: {}",
-            plugin.name(),
-            plugin.version(),
-            failure.class.as_str(),
-            failure.message
-        );
-        if failure.class == FailureClass::DirectoryUnavailable {
-            return Refusal::new(
-                Code::DirectoryUnavailable,
-                "tenants cannot be looked up now; try again later",
-            )
-            .because(cause);
-        }
-        Refusal::new(Code::PluginFailed, "the tenant cannot be resolved now; try again later").because(cause)
-    })
-}
-
 impl Step {
-    fn new(resolver: &Resolver, said: &Result<Decision, Refusal>) -> Self {
+    fn new(resolver: &Resolver, said: &Result<(Decision, ResolvedBy), Refusal>) -> Self {
         let said = match said {
-            Ok(Decision::Place(placement)) => {
+            Ok((Decision::Place(placement), _)) => {
                 let reason = placement.reason.as_ref().map(|reason| format!(" because {reason}"));
                 format!("tenant `{}`{}", placement.tenant, reason.unwrap_or_default())
             }
-            Ok(Decision::Next) => "names no tenant".to_owned(),
-            Ok(Decision::Deny(denial)) => {
+            Ok((Decision::Next, _)) => "names no tenant".to_owned(),
+            Ok((Decision::Deny(denial), _)) => {
                 format!("denied with {} `{}`: {}", denial.status.as_u16(), denial.code, denial.message)
             }
             Err(refusal) => format!("refused: {refusal}"),

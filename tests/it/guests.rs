@@ -56,13 +56,16 @@ async fn decide(plugin: &LoadedPlugin, (host, headers, _): &Case) -> Decision {
 }
 
 #[test]
-fn the_committed_component_has_the_committed_hash() {
-    let mut sum = String::new();
-    for byte in Sha256::digest(committed()) {
-        write!(sum, "{byte:02x}").unwrap();
+fn committed_components_have_their_committed_hashes() {
+    for name in ["customer-number.wasm", "legacy-keys.wasm"] {
+        let path = root().join("plugins").join(name);
+        let mut sum = String::new();
+        for byte in Sha256::digest(std::fs::read(&path).unwrap()) {
+            write!(sum, "{byte:02x}").unwrap();
+        }
+        let written = std::fs::read_to_string(path.with_extension("wasm.sha256")).unwrap();
+        assert_eq!(written, format!("{sum}  {name}\n"));
     }
-    let written = std::fs::read_to_string(root().join("plugins/legacy-keys.wasm.sha256")).unwrap();
-    assert_eq!(written, format!("{sum}  legacy-keys.wasm\n"));
 }
 
 #[tokio::test]
@@ -109,11 +112,8 @@ async fn source_and_committed_component_decide_alike() {
     }
     let directory = tempfile::tempdir().unwrap();
     let args = BuildArgs {
-        dir: root().join("plugins/legacy-keys"),
         output: Some(directory.path().join("legacy-keys.wasm")),
-        target: None,
-        stack_size: 65_536,
-        cargo: Vec::new(),
+        ..BuildArgs::new(root().join("plugins/legacy-keys"))
     };
     let built = build(&args).unwrap();
     let source = std::fs::read(&built.path).unwrap();

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, and so may what it calls")]
 
+mod authors;
 mod cluster;
 mod demo;
 mod directory;
@@ -14,6 +15,7 @@ mod edge_upstream;
 mod framing_cases;
 mod guests;
 mod hostile_plugins;
+mod languages;
 mod plugins;
 mod policy;
 mod policy_hostile;
@@ -24,5 +26,8 @@ mod sql;
 mod support;
 mod torture;
 mod torture_gateway;
+mod trial;
+mod trial_traffic;
 mod trust;
+mod versions;
 mod walk;

@@ -40,7 +40,7 @@ pub(crate) fn guest(name: &str) -> Vec<u8> {
     } else {
         resolve.select_world(&[package], Some("policy")).unwrap()
     };
-    embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8).unwrap();
+    embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8, false).unwrap();
     ComponentEncoder::default().module(&wasm).unwrap().encode().unwrap()
 }
 
@@ -88,6 +88,7 @@ pub(crate) fn request(host: &str, headers: &[(&str, &str)]) -> Arc<RequestHead> 
         uri: "/orders?q=1".parse().unwrap(),
         headers: map,
         peer: ([192, 0, 2, 1], 40_000).into(),
+        claims: None,
     })
 }
 

@@ -25,6 +25,12 @@ impl Decision {
     }
 
     /// Adds why, for the operator's eyes only. Does nothing where the request is not placed.
+    ///
+    /// ```
+    /// use innkeeper_plugin::Decision;
+    /// let Decision::Place(placement) = Decision::tenant("acme").because("api key") else { unreachable!() };
+    /// assert_eq!(placement.reason.as_deref(), Some("api key"));
+    /// ```
     #[must_use]
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         if let Self::Place(placement) = &mut self {

@@ -1,7 +1,8 @@
 //! Write an Innkeeper plugin: your own rules for which tenant a request belongs to.
 //!
 //! A plugin is a WebAssembly component. Implement [`Plugin`], name your type in [`plugin!`], and
-//! `innkeeper plugin build` makes the file that a policy refers to. The smallest one:
+//! `innkeeper plugin build` makes the file that a policy refers to; `innkeeper plugin new NAME --lang
+//! rust` begins a project with this crate in it. The smallest plugin:
 //!
 //! ```
 //! use innkeeper_plugin::{Decision, NoConfig, Plugin, Request, plugin};
@@ -126,7 +127,37 @@ pub fn log(level: Level, message: &str) {
     eprintln!("{level}: {message}");
 }
 
-/// Configures `P` from the policy's JSON as the host would. Also what a test calls.
+/// Configures `P` from the policy's JSON as the host would. Also what a test calls: a mistake is told
+/// with the field that it is in.
+///
+/// ```
+/// use innkeeper_plugin::{Decision, Plugin, Request, Sample, configure};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Config {
+///     tenant: String,
+/// }
+///
+/// struct Everybody(Config);
+///
+/// impl Plugin for Everybody {
+///     type Config = Config;
+///
+///     fn configure(config: Config) -> Result<Self, String> {
+///         Ok(Self(config))
+///     }
+///
+///     fn resolve(&self, _: &Request<'_>) -> Result<Decision, String> {
+///         Ok(Decision::tenant(&self.0.tenant))
+///     }
+/// }
+///
+/// let plugin: Everybody = configure(r#"{ "tenant": "acme" }"#)?;
+/// assert_eq!(plugin.resolve(&Sample::get("/").request())?, Decision::tenant("acme"));
+/// let mistake = configure::<Everybody>(r#"{ "tenant": 7 }"#).map(|_| ()).unwrap_err();
+/// assert!(mistake.starts_with("config field `tenant`"), "{mistake}");
+/// # Ok::<(), String>(())
+/// ```
 pub fn configure<P: Plugin>(json: &str) -> Result<P, String> {
     let json = if json.trim().is_empty() || json.trim() == "null" { "{}" } else { json };
     let mut text = serde_json::Deserializer::from_str(json);

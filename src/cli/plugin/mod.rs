@@ -1,14 +1,24 @@
 //! `innkeeper plugin`: commands for plugin authors.
 
 pub mod build;
-mod componentize;
-mod toolchain;
+pub mod check;
+mod contract;
+mod language;
+pub mod new;
+pub mod record;
+mod settings;
+pub mod sign;
+pub mod test;
 
+use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
-use super::fail;
+pub use self::language::Language;
+pub use self::settings::SettingsArgs;
+use super::{fail, print};
 
-/// Build plugins.
+/// Begin, build, check, test and sign plugins.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub struct Args {
@@ -18,16 +28,58 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Build a plugin from its Rust crate, and write the component and its hash.
+    /// Begin a plugin: a project that builds, in the language of your choice.
+    New(new::NewArgs),
+    /// Build a plugin's project, and write the component and its hash.
     Build(build::BuildArgs),
+    /// Show what a component is, what it asks for and what it costs; exit 1 when it cannot serve.
+    Check(check::CheckArgs),
+    /// Run cases against a plugin, and show what it decides differently.
+    Test(test::TestArgs),
+    /// Record what a plugin decides on live traffic, as cases for `innkeeper plugin test`.
+    Record(record::RecordArgs),
+    /// Make a key pair to sign plugins with.
+    Keygen(sign::KeygenArgs),
+    /// Sign a component, so that a policy can check who made it.
+    Sign(sign::SignArgs),
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> ExitCode {
+pub async fn run(args: &Args) -> ExitCode {
     match &args.command {
-        Command::Build(args) => match build::run(args) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(error),
-        },
+        Command::New(args) => ended(new::run(args)),
+        Command::Build(args) => ended(build::run(args)),
+        Command::Check(args) => check::run(args).await,
+        Command::Test(args) => test::run(args).await,
+        Command::Record(args) => record::run(args).await,
+        Command::Keygen(args) => ended(sign::keygen(args).map(|public_key| {
+            print(&format!(
+                "{}: keep it secret\npolicy:   trusted_keys: [\"{public_key}\"]",
+                args.output.display()
+            ));
+        })),
+        Command::Sign(args) => ended(sign::sign(args).map(|signed| {
+            print(&format!("{}, verified by the public key {}", signed.path.display(), signed.public_key));
+        })),
     }
+}
+
+fn ended(result: Result<(), impl std::fmt::Display>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error),
+    }
+}
+
+/// Writes a whole file or nothing: a running gateway may watch it, and must never see half of it.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(bytes)?;
+    let kept = file.persist(path)?;
+    // A temporary file is private; a plugin is for whoever runs the gateway.
+    #[cfg(unix)]
+    kept.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    drop(kept);
+    Ok(())
 }

@@ -124,6 +124,11 @@ impl TestGateway {
         until(|| self.sidecar.reloader.store().load().generation() >= generation).await;
     }
 
+    /// The access records so far.
+    pub fn lines_so_far(&self) -> Vec<Value> {
+        self.lines.parsed()
+    }
+
     /// The access records so far that satisfy `wanted`; waits for the first.
     pub async fn records(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let matching =
@@ -155,6 +160,11 @@ pub struct Call<'g> {
 impl Call<'_> {
     pub fn tenant(self, id: &str) -> Self {
         self.header("x-tenant-id", id)
+    }
+
+    pub fn method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
     }
 
     pub fn host(mut self, host: &str) -> Self {

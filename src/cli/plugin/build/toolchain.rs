@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::on_path;
+
 /// Targets that a plugin can be built for, the leaner one first: its components import nothing but
 /// what the plugin uses.
-pub(super) const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
+pub(super) const TARGETS: [&str; 3] = ["wasm32-unknown-unknown", "wasm32-wasip2", "wasm32-wasip1"];
 
 /// What to install, in words to copy.
 const INSTALL: &str = "no Rust toolchain that can build WebAssembly was found. Install one of:\n  \
@@ -134,9 +136,4 @@ fn compilers(dir: &Path) -> Vec<(PathBuf, PathBuf, PathBuf)> {
 fn brings_linker(sysroot: &Path) -> bool {
     let Ok(hosts) = sysroot.join("lib/rustlib").read_dir() else { return false };
     hosts.flatten().any(|host| host.path().join("bin/rust-lld").is_file())
-}
-
-fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }

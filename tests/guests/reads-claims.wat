@@ -1,0 +1,17 @@
+;; Places the request with its claims as the tenant, where it has some.
+(module
+  (import "innkeeper:policy/types@0.1.0" "[resource-drop]request" (func $drop (param i32)))
+  (import "innkeeper:policy/types@0.1.0" "[method]request.claims" (func $claims (param i32 i32)))
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    i32.const 4096)
+  (func (export "configure") (param i32 i32) (result i32)
+    i32.const 16)
+  (func (export "resolve") (param i32) (result i32)
+    (call $claims (local.get 0) (i32.const 600))
+    (call $drop (local.get 0))
+    (if (i32.eqz (i32.load8_u (i32.const 600))) (then (i32.store8 (i32.const 68) (i32.const 1))))
+    (i32.store (i32.const 72) (i32.load (i32.const 604)))
+    (i32.store (i32.const 76) (i32.load (i32.const 608)))
+    i32.const 64)
+  (data (i32.const 64) "\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00"))

@@ -1,0 +1,16 @@
+;; Places every request with the tenant `acme`, but traps on one that has a query.
+(module
+  (import "innkeeper:policy/types@0.1.0" "[resource-drop]request" (func $drop (param i32)))
+  (import "innkeeper:policy/types@0.1.0" "[method]request.query" (func $query (param i32 i32)))
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    i32.const 4096)
+  (func (export "configure") (param i32 i32) (result i32)
+    i32.const 16)
+  (func (export "resolve") (param i32) (result i32)
+    (call $query (local.get 0) (i32.const 600))
+    (if (i32.load8_u (i32.const 600)) (then unreachable))
+    (call $drop (local.get 0))
+    i32.const 64)
+  (data (i32.const 64) "\00\00\00\00\00\00\00\00\00\01\00\00\04\00\00\00\00\00\00\00\00\00\00\00")
+  (data (i32.const 256) "acme"))

@@ -128,6 +128,16 @@ async fn a_start_that_hangs_is_given_up() {
 }
 
 #[tokio::test]
+async fn memories_of_any_size_are_copied_or_configured_again() {
+    let host = host();
+    // Two and a half MiB, more than a call may move.
+    assert!(load(&host, plugin("log-giant")).await.unwrap().starts_configured());
+    // Not a byte of room for whoever reads it out.
+    let full = load(&host, plugin("full-memory")).await.unwrap();
+    assert_eq!(tenant(ask(&full).await), "acme");
+}
+
+#[tokio::test]
 async fn a_fresh_instance_that_starts_slowly_costs_its_own_request() {
     // Where the memory is not copied, the start runs for each request.
     let host = host_with(|settings| settings.snapshot = false);

@@ -106,14 +106,14 @@ impl CodeCache {
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         // Not blocking: a pipe in its place would keep us waiting for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = fs::openat(&self.directory, name, flags, Mode::empty())?;
+        let file = File::from(fs::openat(&self.directory, name, flags, Mode::empty())?);
         let status = fs::fstat(&file)?;
         if !FileType::from_raw_mode(status.st_mode).is_file() {
             return Err(io::Error::other("it is not a regular file"));
         }
         check_owner(&status)?;
         let mut entry = Vec::new();
-        File::from(file.try_clone()?).take(MAX_BYTES).read_to_end(&mut entry)?;
+        (&file).take(MAX_BYTES).read_to_end(&mut entry)?;
         // When it was used last. A cache that we may only read is none the worse without.
         let now = Timestamps {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },

@@ -1,8 +1,10 @@
 //! Configured once, copied for each request: the memory that `configure` left behind becomes the
 //! memory that fresh instances start with.
 
+use std::future::pending;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Instance, Lift, WasmList};
@@ -93,8 +95,12 @@ async fn copy_configured(
         }
         // All memory moves through calls now: at most what the plugin's limit lets it have.
         store.set_hostcall_fuel(memory);
-        let mut reader = Reader { store: &mut store, instance };
-        wizer.snapshot_component(&context, &mut reader).await.map_err(show)
+        let (failed, failure) = oneshot::channel();
+        let mut reader = Reader { store: &mut store, instance, failed: Some(failed) };
+        tokio::select! {
+            copied = wizer.snapshot_component(&context, &mut reader) => copied.map_err(show),
+            Ok(error) = failure => Err(show(error)),
+        }
     };
     timeout(time, work).await.map_err(|_| "it took too long")?
 }
@@ -103,6 +109,8 @@ async fn copy_configured(
 struct Reader<'a> {
     store: &'a mut Store<State>,
     instance: Instance,
+    /// Where the first failure is told, such as time that ran out.
+    failed: Option<oneshot::Sender<wasmtime::Error>>,
 }
 
 impl Reader<'_> {
@@ -116,7 +124,17 @@ impl Reader<'_> {
         let (_, index) =
             self.instance.get_export(&mut *self.store, Some(&instance), function).expect(EXPORTED);
         let reader = self.instance.get_typed_func::<(), (R,)>(&mut *self.store, index).expect(EXPORTED);
-        reader.call_async(&mut *self.store, ()).await.expect("the limits leave room to read").0
+        match reader.call_async(&mut *self.store, ()).await {
+            Ok((read,)) => read,
+            Err(error) => {
+                // Whoever asks for the memory cannot be told of a failure. Whoever waits for the copy
+                // is, and drops this.
+                if let Some(failed) = self.failed.take() {
+                    let _ = failed.send(error);
+                }
+                pending().await
+            }
+        }
     }
 }
 

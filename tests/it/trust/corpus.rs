@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use innkeeper::plugin::{FailureClass, LoadErrorClass};
-use innkeeper::policy::{Instances, Plugin};
+use innkeeper::policy::{Instances, Plugin, PluginLimits};
 
 use crate::plugins::{Directory, ask, guest, hasty, host, host_with, load, plugin, request, root, tenant};
 use crate::support::gateway::until;
@@ -128,10 +128,21 @@ async fn a_start_that_hangs_is_given_up() {
 }
 
 #[tokio::test]
+async fn memories_of_any_size_are_copied_or_configured_again() {
+    let host = host();
+    // Two and a half MiB, more than a call may move.
+    assert!(load(&host, plugin("log-giant")).await.unwrap().starts_configured());
+    // Not a byte of room for whoever reads it out.
+    let full = load(&host, plugin("full-memory")).await.unwrap();
+    assert_eq!(tenant(ask(&full).await), "acme");
+}
+
+#[tokio::test]
 async fn a_fresh_instance_that_starts_slowly_costs_its_own_request() {
     // Where the memory is not copied, the start runs for each request.
     let host = host_with(|settings| settings.snapshot = false);
-    let slow = load(&host, hasty("slow-start")).await.unwrap();
+    let limits = PluginLimits { time: Duration::from_millis(20), ..PluginLimits::default() };
+    let slow = load(&host, Plugin { limits, ..plugin("slow-start") }).await.unwrap();
     assert_eq!(ask(&slow).await.unwrap_err().class, FailureClass::Deadline);
     until(|| host.free_instances() == 40).await;
 }

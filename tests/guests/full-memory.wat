@@ -1,0 +1,13 @@
+;; Places the request, with all memory that its limit allows and none that it could grow by.
+(module
+  (import "innkeeper:policy/types@0.1.0" "[resource-drop]request" (func $drop (param i32)))
+  (memory (export "memory") 256 256)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+    i32.const 4096)
+  (func (export "configure") (param i32 i32) (result i32)
+    i32.const 16)
+  (func (export "resolve") (param i32) (result i32)
+    (call $drop (local.get 0))
+    i32.const 64)
+  (data (i32.const 64) "\00\00\00\00\00\00\00\00\00\01\00\00\04\00\00\00\00\00\00\00\00\00\00\00")
+  (data (i32.const 256) "acme"))

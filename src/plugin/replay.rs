@@ -38,7 +38,7 @@ impl LoadedPlugin {
         let directory =
             Arc::new(CaseDirectory { answers: case.directory.clone(), unanswered: Mutex::default() });
         let trace: Arc<Trace> = Arc::default();
-        let asked: Arc<dyn FindTenant> = directory.clone();
+        let asked: Arc<dyn FindTenant> = Arc::<CaseDirectory>::clone(&directory);
         let decided = self.resolve_traced(&case.request, asked, Arc::clone(&trace)).await;
         let failure = decided.as_ref().err().cloned();
         let answer = CaseAnswer::from(decided);

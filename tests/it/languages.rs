@@ -84,6 +84,7 @@ async fn the_committed_example_in_c_decides_its_cases() {
         .await;
 }
 
+#[expect(clippy::print_stderr, reason = "who reads the tests' output wants to know what was not tested")]
 fn asked_for() -> bool {
     let asked = std::env::var_os("INNKEEPER_LANGUAGES").is_some();
     if !asked {

@@ -4,6 +4,9 @@
 use std::future::pending;
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use ed25519_dalek::{Signer as _, SigningKey};
 use http::Method;
 use innkeeper::cli::OutputFormat;
 use innkeeper::cli::plugin::SettingsArgs;
@@ -197,6 +200,35 @@ async fn a_candidate_that_cannot_run_hurts_nobody_and_a_good_one_begins_at_once(
     let gone = stage.until_state("unfit").await;
     assert!(gone["error"].as_str().unwrap().contains("cannot be read"), "{gone:#}");
     assert_eq!(gone["agreed"], 0, "another file is another trial");
+    stage.send(1).await;
+}
+
+#[tokio::test]
+async fn a_candidate_is_trusted_as_the_plugin_is() {
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let (active, candidate) = (guest("good"), guest("reads-all-headers"));
+    let signature = |wasm: &[u8]| key.sign(wasm).to_bytes().to_vec();
+    let plugin = format!(
+        "{{ path: active.wasm, trusted_keys: [ '{}' ], limits: {{ time: 5s }}, shadow: {{ path: new.wasm }} }}",
+        BASE64.encode(key.verifying_key())
+    );
+    let files = [
+        ("active.wasm", active.clone()),
+        ("active.wasm.sig", signature(&active)),
+        ("new.wasm", candidate.clone()),
+        ("new.wasm.sig", signature(&active)),
+    ];
+    let unsigned = Stage::with(&plugin, &files).await;
+    let shadow = unsigned.until_state("unfit").await;
+    assert!(shadow["error"].as_str().unwrap().contains("signature-invalid"), "{shadow:#}");
+
+    let [one, two, three, _] = files;
+    let stage = Stage::with(&plugin, &[one, two, three, ("new.wasm.sig", signature(&candidate))]).await;
+    stage.until_state("running").await;
+    // The signature beside `path` is of another file; this one was seen beside the candidate.
+    let promoted = stage.admin(Method::POST, "/promote").await;
+    assert_eq!(promoted.status(), 200, "{}", promoted.text());
+    assert_eq!(stage.admin(Method::POST, "/rollback").await.status(), 200);
     stage.send(1).await;
 }
 

@@ -9,7 +9,7 @@ use super::Snapshot;
 use super::active::ActivePlugin;
 use super::build::Builder;
 use super::history::{PluginFile, Served};
-use crate::plugin::{LoadedPlugin, Trial, Watchers};
+use crate::plugin::{LoadedPlugin, Trial, TrialState, Watchers};
 use crate::policy::{Plugin, Shadow, Signature};
 
 impl Builder {
@@ -43,6 +43,8 @@ impl Builder {
             Arc::ptr_eq(trial.active(), plugin.active())
                 && *trial.rules() == rules
                 && *trial.source() == version
+                // What was missing may have been its signature, which is another file's change.
+                && (plugin.settings().signature.is_none() || !matches!(trial.state(), TrialState::Unfit(_)))
         };
         if let Some(trial) = before.filter(same) {
             return Some(Arc::clone(trial));

@@ -218,12 +218,10 @@ async fn a_candidate_is_trusted_as_the_plugin_is() {
         ("new.wasm", candidate.clone()),
         ("new.wasm.sig", signature(&active)),
     ];
-    let unsigned = Stage::with(&plugin, &files).await;
-    let shadow = unsigned.until_state("unfit").await;
+    let stage = Stage::with(&plugin, &files).await;
+    let shadow = stage.until_state("unfit").await;
     assert!(shadow["error"].as_str().unwrap().contains("signature-invalid"), "{shadow:#}");
-
-    let [one, two, three, _] = files;
-    let stage = Stage::with(&plugin, &[one, two, three, ("new.wasm.sig", signature(&candidate))]).await;
+    stage.gateway.replace_file("new.wasm.sig", signature(&candidate));
     stage.until_state("running").await;
     // The signature beside `path` is of another file; this one was seen beside the candidate.
     let promoted = stage.admin(Method::POST, "/promote").await;

@@ -72,17 +72,18 @@ pub(crate) async fn others(proxy: &Proxy, tenants: &Arc<[String]>) {
         (1.0 - beside / quiet) * 100.0
     );
     waits.sort();
-    let over = |part: f64| {
-        let index = ((waits.len() - 1) as f64 * part) as usize;
+    // The wait that this share of them, in percent, did not exceed.
+    let over = |percent: usize| {
+        let index = (waits.len() - 1) * percent / 100;
         waits[index].saturating_sub(DEADLINE).as_secs_f64() * 1e3
     };
     println!(
         "looping requests {:>6} refused; after their deadline, as the client sees it: median {:.1} ms, \
          99 % {:.1} ms, all {:.1} ms (budget 5 ms)",
         waits.len(),
-        over(0.5),
-        over(0.99),
-        over(1.0)
+        over(50),
+        over(99),
+        over(100)
     );
 }
 

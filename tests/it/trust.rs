@@ -144,7 +144,8 @@ async fn a_file_is_loaded_only_with_a_signature_by_a_trusted_key() {
         (Some(flipped), "none of the 1 trusted keys"),
     ] {
         let settings = signed(directory.path(), one, |_| bytes.clone());
-        let error = load(&host, settings).await.unwrap_err();
+        // A host remembers which keys have signed a file, and this file was signed above.
+        let error = load(&self::host(), settings).await.unwrap_err();
         assert_eq!(error.class, LoadErrorClass::SignatureInvalid, "{error}");
         assert!(error.message.contains(words), "{words}: {error}");
     }

@@ -2,7 +2,8 @@
 //!
 //! Such a component has a main module; a shim, whose functions stand in for imports that cannot be
 //! lowered before main's memory exists; a fixup, which puts the lowered imports into the shim's
-//! table; and perhaps a starter, which calls main's `_initialize`. All index spaces are followed as
+//! table; and perhaps a starter, which calls main's `_initialize` (newer tools have the fixup do
+//! it). All index spaces are followed as
 //! the binary format has them, so that each of main's imports is known by what it calls in the end.
 
 use std::collections::HashMap;
@@ -224,7 +225,9 @@ impl<'a> Component<'a> {
         let imports = main
             .imports
             .iter()
-            .map(|(module, name)| self.import(&main, &stubs, self.argument(args, module, name)?))
+            .map(|(module, name)| {
+                self.import(&main, &stubs, self.argument(args, module, name, &self.core_funcs)?)
+            })
             .collect::<Result<_, _>>()?;
         Ok(Shape {
             main: module,
@@ -258,13 +261,14 @@ impl<'a> Component<'a> {
     fn lifted(&self, main: &Main<'_>, name: &str) -> Result<Lifted, Unusual> {
         let (core, options) = self.lift(name)?;
         let Options { realloc, post_return } = self.options(main, options)?;
-        Ok(Lifted { function: self.function_of(main, core)?, realloc, post_return })
+        let function = Self::function_of(main, get(&self.core_funcs, core)?)?;
+        Ok(Lifted { function, realloc, post_return })
     }
 
     /// What an imported function of main does in the end.
-    fn import(&self, main: &Main<'_>, stubs: &Stubs<'_>, core: u32) -> Result<Import, Unusual> {
-        let lowered = match get(&self.core_funcs, core)? {
-            Core::Exported { instance, name } => stubs.behind(self, instance, name)?,
+    fn import(&self, main: &Main<'_>, stubs: &Stubs<'_>, core: Core<'_>) -> Result<Import, Unusual> {
+        let lowered = match core {
+            Core::Exported { instance, name } => stubs.behind(instance, name)?,
             direct => direct,
         };
         match lowered {
@@ -297,8 +301,12 @@ impl<'a> Component<'a> {
                     Core::Exported { instance, .. } if instance == main.instance => {}
                     _ => return Err(Unusual::Shape("a memory is not that of the main module")),
                 },
-                CanonicalOption::Realloc(index) => read.realloc = Some(self.function_of(main, index)?),
-                CanonicalOption::PostReturn(index) => read.post_return = Some(self.function_of(main, index)?),
+                CanonicalOption::Realloc(index) => {
+                    read.realloc = Some(Self::function_of(main, get(&self.core_funcs, index)?)?);
+                }
+                CanonicalOption::PostReturn(index) => {
+                    read.post_return = Some(Self::function_of(main, get(&self.core_funcs, index)?)?);
+                }
                 _ => return Err(Unusual::Shape("it uses an option of the component model that is rare")),
             }
         }
@@ -306,8 +314,8 @@ impl<'a> Component<'a> {
     }
 
     /// A core function as main's own index.
-    fn function_of(&self, main: &Main<'_>, core: u32) -> Result<u32, Unusual> {
-        match get(&self.core_funcs, core)? {
+    fn function_of(main: &Main<'_>, core: Core<'_>) -> Result<u32, Unusual> {
+        match core {
             Core::Exported { instance, name } if instance == main.instance => main.function(name),
             _ => Err(Unusual::Shape("an export is not a function of the main module")),
         }
@@ -326,21 +334,24 @@ impl<'a> Component<'a> {
         }
     }
 
-    /// The index of what is handed over to a module as `module` `name`.
+    /// What is handed over to a module as `module` `name`: out of `space` where it is picked one by
+    /// one, else whatever the instance that is handed over whole exports under that name.
     fn argument(
         &self,
         args: &[wasmparser::InstantiationArg<'_>],
         module: &str,
-        name: &str,
-    ) -> Result<u32, Unusual> {
-        args.iter()
-            .find(|argument| argument.name == module)
-            .and_then(|argument| match self.core_instances.get(argument.index as usize) {
-                Some(Instance::FromExports(exports)) => exports.iter().find(|export| export.name == name),
-                _ => None,
-            })
-            .map(|export| export.index)
-            .ok_or(Unusual::Shape("a module is not handed its imports one by one"))
+        name: &'a str,
+        space: &[Core<'a>],
+    ) -> Result<Core<'a>, Unusual> {
+        const MISSING: Unusual = Unusual::Shape("a module is not handed what it imports");
+        let argument = args.iter().find(|argument| argument.name == module).ok_or(MISSING)?;
+        match self.core_instances.get(argument.index as usize) {
+            Some(Instance::FromExports(exports)) => {
+                get(space, exports.iter().find(|export| export.name == name).ok_or(MISSING)?.index)
+            }
+            Some(Instance::Instantiate { .. }) => Ok(Core::Exported { instance: argument.index, name }),
+            None => Err(MISSING),
+        }
     }
 }
 
@@ -413,7 +424,7 @@ impl<'a> Main<'a> {
 struct Stubs<'a> {
     shim: Option<(u32, Shim<'a>)>,
     /// Core functions of the component by the slot of the shim's table that they fill.
-    filled: HashMap<u32, u32>,
+    filled: HashMap<u32, Core<'a>>,
     start: Option<u32>,
 }
 
@@ -432,50 +443,63 @@ impl<'a> Stubs<'a> {
                     return Err(Unusual::Shape("it has more than one shim"));
                 }
             } else if let Some(starter) = Starter::read(module)? {
-                if let Some((module, name)) = starter.calls {
-                    let core = component.argument(args, module, name)?;
-                    if stubs.start.replace(component.function_of(main, core)?).is_some() {
-                        return Err(Unusual::Shape("it starts twice"));
-                    }
-                }
+                stubs.start(component, main, args, starter.calls)?;
             } else {
                 // A starter that ran before would have found the table empty.
                 if !stubs.filled.is_empty() || stubs.start.is_some() {
                     return Err(Unusual::Shape("it fills its table twice, or too late"));
                 }
-                stubs.fill(component, args, &Fixup::read(module)?)?;
+                let fixup = Fixup::read(module)?;
+                stubs.fill(component, args, &fixup)?;
+                stubs.start(component, main, args, fixup.calls)?;
             }
         }
         Ok(stubs)
+    }
+
+    fn start(
+        &mut self,
+        component: &Component<'a>,
+        main: &Main<'_>,
+        args: &[wasmparser::InstantiationArg<'_>],
+        calls: Option<(&'a str, &'a str)>,
+    ) -> Result<(), Unusual> {
+        let Some((module, name)) = calls else { return Ok(()) };
+        let called = component.argument(args, module, name, &component.core_funcs)?;
+        match self.start.replace(Component::function_of(main, called)?) {
+            None => Ok(()),
+            Some(_) => Err(Unusual::Shape("it starts twice")),
+        }
     }
 
     fn fill(
         &mut self,
         component: &Component<'a>,
         args: &[wasmparser::InstantiationArg<'_>],
-        fixup: &Fixup<'_>,
+        fixup: &Fixup<'a>,
     ) -> Result<(), Unusual> {
         let (module, name) = fixup.table;
-        let table = get(&component.core_tables, component.argument(args, module, name)?)?;
+        let table = component.argument(args, module, name, &component.core_tables)?;
         match (&self.shim, table) {
             (Some((shim, exports)), Core::Exported { instance, name })
                 if instance == *shim && exports.table == Some(name) => {}
             _ => return Err(Unusual::Shape("what is filled is not the table of the shim")),
         }
         for (slot, (module, name)) in &fixup.fills {
-            self.filled.insert(*slot, component.argument(args, module, name)?);
+            let filled = component.argument(args, module, name, &component.core_funcs)?;
+            self.filled.insert(*slot, filled);
         }
         Ok(())
     }
 
     /// What a function of the shim leads to.
-    fn behind(&self, component: &Component<'a>, instance: u32, name: &str) -> Result<Core<'a>, Unusual> {
+    fn behind(&self, instance: u32, name: &str) -> Result<Core<'a>, Unusual> {
         let slot = match &self.shim {
             Some((shim, exports)) if *shim == instance => exports.slots.get(name),
             _ => None,
         };
-        let core = slot.and_then(|slot| self.filled.get(slot));
-        get(&component.core_funcs, *core.ok_or(Unusual::Shape("an import leads to another module"))?)
+        let core = slot.and_then(|slot| self.filled.get(slot).copied());
+        core.ok_or(Unusual::Shape("an import leads to another module"))
     }
 }
 

@@ -83,17 +83,21 @@ fn passes_on(body: &FunctionBody<'_>, kind: u32, parameters: u32) -> Result<u32,
     }
 }
 
-/// A module that does nothing but fill an imported table with imported functions.
+/// A module that does nothing but fill an imported table with imported functions, and perhaps call
+/// another one then.
 pub(super) struct Fixup<'a> {
     /// The table.
     pub(super) table: (&'a str, &'a str),
     /// Functions by the slot that they go to.
     pub(super) fills: HashMap<u32, (&'a str, &'a str)>,
+    /// The function that it calls once the table is filled.
+    pub(super) calls: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> Fixup<'a> {
     pub(super) fn read(module: &'a [u8]) -> Result<Self, Unusual> {
         let (mut functions, mut tables, mut fills) = (Vec::new(), Vec::new(), HashMap::new());
+        let mut start = None;
         for payload in Parser::new(0).parse_all(module) {
             match payload? {
                 Payload::TypeSection(_) => {}
@@ -123,11 +127,14 @@ impl<'a> Fixup<'a> {
                         }
                     }
                 }
+                Payload::StartSection { func, .. } => start = Some(func),
                 payload => framing(&payload, OTHER_FIXUP)?,
             }
         }
+        let calls =
+            start.map(|index| functions.get(index as usize).copied().ok_or(OTHER_FIXUP)).transpose()?;
         match tables[..] {
-            [table] => Ok(Self { table, fills }),
+            [table] => Ok(Self { table, fills, calls }),
             _ => Err(OTHER_FIXUP),
         }
     }
@@ -237,6 +244,9 @@ mod tests {
         let fixup = Fixup::read(&module).unwrap();
         assert_eq!(fixup.table, ("", "$imports"));
         assert_eq!(fixup.fills, HashMap::from([(1, ("", "0"))]));
+        assert_eq!(fixup.calls, None);
+        let starting = wasm(&FIXUP.replace("(elem", "(start $f) (elem"));
+        assert_eq!(Fixup::read(&starting).unwrap().calls, Some(("", "0")));
         for (from, to) in [
             ("(elem (i32.const 1) func $f)", "(elem (i32.const 1) func $f) (func $g) (start $g)"),
             ("(elem (i32.const 1) func $f)", "(elem declare func $f)"),

@@ -27,7 +27,7 @@ async fn every_sneaky_answer_ends_in_its_class() {
         ("asks-directory-for-ever", F::Trap, "more than 16 times"),
         ("stack-overflow-in-realloc", F::StackOverflow, "recursed"),
         ("wild-realloc", F::BadResult, "realloc"),
-        ("crooked-realloc", F::BadResult, "realloc"),
+        ("crooked-realloc", F::BadResult, "aligned"),
         ("log-not-text", F::BadResult, "utf-8"),
         ("log-giant", F::BadResult, "fuel"),
         ("endless-list", F::BadResult, "list"),

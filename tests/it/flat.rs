@@ -117,6 +117,12 @@ async fn every_guest_comes_to_the_same() {
         if path.extension().is_none_or(|extension| extension != "wat") {
             continue;
         }
+        let text = std::fs::read_to_string(&path).unwrap();
+        // Runs as a component in any case, and may follow a clock or chance; one refuses every other
+        // configuration.
+        if text.contains("\"wasi:") || name == "fickle" {
+            continue;
+        }
         let hosts = if ["loop-in-configure", "loop-in-realloc", "loop-in-start"].contains(&name) {
             &impatient
         } else {
@@ -126,8 +132,6 @@ async fn every_guest_comes_to_the_same() {
         let fresh = if endless { hasty(name) } else { plugin(name) };
         for settings in [fresh.clone(), Plugin { instances: Instances::Reused, ..fresh }] {
             let Ok(pair) = hosts.load(&settings, &guest(name)).await else { continue };
-            let text = std::fs::read_to_string(&path).unwrap();
-            assert_eq!(pair.flat.is_flat(), !text.contains("\"wasi:"), "{name}");
             for head in requests() {
                 let _ = pair.ask(&head).await;
             }

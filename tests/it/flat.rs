@@ -132,6 +132,9 @@ async fn every_guest_comes_to_the_same() {
         let fresh = if endless { hasty(name) } else { plugin(name) };
         for settings in [fresh.clone(), Plugin { instances: Instances::Reused, ..fresh }] {
             let Ok(pair) = hosts.load(&settings, &guest(name)).await else { continue };
+            // A start function of its own is another shape, but where a copied memory has it behind.
+            let starts = name == "slow-start" && settings.instances == Instances::Reused;
+            assert_eq!(pair.flat.is_flat(), !starts, "{name}");
             for head in requests() {
                 let _ = pair.ask(&head).await;
             }

@@ -41,13 +41,9 @@ impl Scene {
     async fn open(server: &PrivatePostgres, isolation: Isolation, read_only: bool) -> Self {
         let url = server.url("postgres", "gateway");
         let settings = Arc::new(policy::Database {
-            name: "main".into(),
-            url: Secret::new(url.clone()),
             isolation,
             pool: PoolSettings { max_connections: CONNECTIONS, ..PoolSettings::default() },
-            statement_timeout: Duration::from_secs(30),
-            idle_in_transaction_timeout: Duration::from_secs(10),
-            shared_schemas: Vec::new(),
+            ..policy::Database::new("main", Secret::new(url.clone()))
         });
         let admitted = (0..TENANTS)
             .map(|n| {
@@ -86,7 +82,7 @@ impl Scene {
         let access = if self.query.read_only { "READ ONLY" } else { "READ WRITE" };
         let role = match self.settings.isolation {
             Isolation::Role => format!("SET LOCAL ROLE t_{tenant:04}; "),
-            Isolation::Schema => String::new(),
+            Isolation::Schema | Isolation::Login => String::new(),
         };
         let begin = format!(
             "BEGIN {access}; SET LOCAL search_path TO t_{tenant:04}, pg_temp; {role}\

@@ -7,6 +7,7 @@ mod forward;
 mod problem;
 mod query;
 pub mod sanitise;
+mod sql;
 
 use std::sync::Arc;
 
@@ -66,8 +67,9 @@ impl Gateway {
 
         match matched.target() {
             Target::Query(query) => query::run(query, &matched, &caller, snapshot, &head, body).await,
-            Target::Forward(upstream) => {
-                forward::run(upstream, &caller, snapshot, head, body, record.request_id()).await
+            Target::Sql(endpoint) => sql::run(endpoint, &caller, snapshot, &head, body).await,
+            Target::Forward(target) => {
+                forward::run(target, &caller, snapshot, head, body, record.request_id()).await
             }
         }
     }

@@ -22,6 +22,7 @@ pub mod forward;
 pub mod plugin;
 pub mod sql;
 pub mod surroundings;
+pub mod ticket;
 
 // Floor 3: a policy with everything attached, ready to serve.
 pub mod snapshot;

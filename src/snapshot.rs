@@ -14,13 +14,14 @@ mod trail;
 mod watched;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::admitted::{self, Admitted};
 use crate::decision::{FindTenant, Placement, RequestHead};
 use crate::error::{Code, Refusal};
-use crate::policy::{Name, Policy, Query};
+use crate::policy::{Name, Policy, Query, SqlEndpoint};
 use crate::telemetry::Metrics;
+use crate::ticket::Tickets;
 use crate::{forward, sql};
 
 pub use active::{ActivePlugin, PluginCall, PluginVersion};
@@ -46,6 +47,7 @@ pub struct Snapshot {
     databases: Vec<Arc<sql::Database>>,
     plugins: Vec<Arc<ActivePlugin>>,
     directory: Arc<dyn FindTenant>,
+    tickets: Arc<Tickets>,
     metrics: Arc<Metrics>,
 }
 
@@ -64,9 +66,19 @@ enum TenantRule {
 /// What a route does, bound to the upstream or databases that do it.
 pub enum Target {
     /// Forwards.
-    Forward(Arc<forward::Upstream>),
+    Forward(Forward),
     /// Runs a named query.
     Query(Arc<Query>),
+    /// Runs statements that clients write.
+    Sql(Arc<SqlEndpoint>),
+}
+
+/// Where a route forwards to.
+pub struct Forward {
+    /// The upstream, unless a plugin names another.
+    pub upstream: Arc<forward::Upstream>,
+    /// How long the ticket that goes with a request is valid; `None` for no ticket.
+    pub ticket: Option<Duration>,
 }
 
 /// A request whose route is known.
@@ -154,6 +166,11 @@ impl Snapshot {
         })
     }
 
+    /// What issues and honours this policy's tickets.
+    pub fn tickets(&self) -> &Tickets {
+        &self.tickets
+    }
+
     /// The database of that name.
     ///
     /// # Errors
@@ -166,7 +183,7 @@ impl Snapshot {
     }
 
     fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings { directory: &self.directory, metrics: &self.metrics }
+        Surroundings { directory: &self.directory, tickets: &self.tickets, metrics: &self.metrics }
     }
 }
 

@@ -206,6 +206,25 @@ pub enum Isolation {
     Schema,
     /// The same and `SET LOCAL ROLE`: PostgreSQL's grants hold the wall too.
     Role,
+    /// A connection that logged in as the tenant's role: nothing in SQL can leave it.
+    Login,
+}
+
+impl Isolation {
+    /// Whether a tenant needs a role of its own at this level.
+    pub fn needs_role(self) -> bool {
+        self > Self::Schema
+    }
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Schema => "schema",
+            Self::Role => "role",
+            Self::Login => "login",
+        })
+    }
 }
 
 /// Whether a tenant is served.

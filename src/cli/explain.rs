@@ -91,8 +91,11 @@ async fn explain(snapshot: &Snapshot, head: &Arc<RequestHead>) -> Explained {
     let caller = matched.admit(head, &mut trail).await;
     explained.steps = trail.into_steps();
     explained.target = Some(match matched.target() {
-        Target::Forward(upstream) => format!("forward to the upstream `{}`", upstream.settings().name),
+        Target::Forward(target) => format!("forward to the upstream `{}`", target.upstream.settings().name),
         Target::Query(query) => format!("run its query in the database `{}`", query.database.name),
+        Target::Sql(endpoint) => {
+            format!("run the client's statement in the database `{}`", endpoint.database.name)
+        }
     });
     match caller {
         Ok(caller) => explained.caller = Some(caller),

@@ -73,8 +73,9 @@ fn tenant(source: &TableDirectory, texts: &[Option<String>]) -> Result<Tenant, S
     let isolation = match (&source.isolation, isolation.as_deref()) {
         (Some(_), Some("schema")) => Some(Isolation::Schema),
         (Some(_), Some("role")) => Some(Isolation::Role),
+        (Some(_), Some("login")) => Some(Isolation::Login),
         (Some(column), Some(other)) => {
-            return Err(wrong(column, format!("must be `schema` or `role`, is `{other}`")));
+            return Err(wrong(column, format!("must be `schema`, `role` or `login`, is `{other}`")));
         }
         _ => None,
     };

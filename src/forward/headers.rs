@@ -11,6 +11,8 @@ use crate::decision::folds_alike;
 pub const X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 /// The tenant's schema, as backends are told it.
 pub const X_TENANT_SCHEMA: HeaderName = HeaderName::from_static("x-tenant-schema");
+/// What lets a backend run statements as the tenant of the request that it serves.
+pub const X_TENANT_TICKET: HeaderName = HeaderName::from_static("x-tenant-ticket");
 /// The request's id, which the log and a problem document carry too.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -57,6 +59,8 @@ pub enum Caller<'a> {
         admitted: &'a Admitted,
         /// Headers that a plugin adds.
         headers: &'a [(HeaderName, HeaderValue)],
+        /// What lets the backend run statements as this tenant.
+        ticket: Option<&'a HeaderValue>,
     },
     /// On nobody's: the route says `tenant: none`.
     NoTenant,
@@ -93,7 +97,7 @@ pub fn prepare(headers: &mut HeaderMap, hop: Hop<'_>, caller: Caller<'_>, reques
     }
     insert_forwarded(headers, hop);
     insert_text(headers, X_REQUEST_ID, request_id);
-    if let Caller::Tenant { admitted, headers: added } = caller {
+    if let Caller::Tenant { admitted, headers: added, ticket } = caller {
         for (name, value) in added {
             // A plugin adds; it may not speak for us, nor change how the request is framed.
             if is_reserved(name) || is_hop_by_hop(name) || is_framing(name) {
@@ -105,6 +109,9 @@ pub fn prepare(headers: &mut HeaderMap, hop: Hop<'_>, caller: Caller<'_>, reques
         let tenant = admitted.tenant();
         insert_text(headers, X_TENANT_ID, tenant.id.as_str());
         insert_text(headers, X_TENANT_SCHEMA, tenant.schema.as_str());
+        if let Some(ticket) = ticket {
+            headers.insert(X_TENANT_TICKET, ticket.clone());
+        }
     }
 }
 
@@ -262,7 +269,7 @@ mod tests {
             (HeaderName::from_static("connection"), HeaderValue::from_static("evil")),
             (HeaderName::from_static("content-length"), HeaderValue::from_static("9")),
         ];
-        let caller = Caller::Tenant { admitted: &admitted, headers: &added };
+        let caller = Caller::Tenant { admitted: &admitted, headers: &added, ticket: None };
         let headers =
             prepared(&[("X_Tenant_ID", "evil"), ("X-Tenant-Id", "evil"), ("X_Plan", "evil")], caller);
         assert_eq!(headers["x-tenant-id"], "acme");

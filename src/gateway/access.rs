@@ -79,6 +79,7 @@ impl Record {
         self.target = match matched.target() {
             Target::Forward(_) => "forward",
             Target::Query(_) => "query",
+            Target::Sql(_) => "sql",
         };
         self.matched_at = Some(Instant::now());
     }

@@ -7,13 +7,12 @@ use http::{Request, Response};
 use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::Refusal;
-use crate::forward::Upstream;
 use crate::forward::headers::{self, Hop};
-use crate::snapshot::{Caller, Snapshot};
+use crate::snapshot::{Caller, Forward, Snapshot};
 
 /// Forwards the request on behalf of the caller, and its response back, both streamed.
 pub(super) async fn run(
-    upstream: &Arc<Upstream>,
+    target: &Forward,
     caller: &Caller,
     snapshot: &Snapshot,
     head: Arc<RequestHead>,
@@ -23,9 +22,9 @@ pub(super) async fn run(
     let upstream = match caller {
         Caller::Tenant { placement, .. } => match &placement.upstream {
             Some(name) => snapshot.upstream(name)?,
-            None => upstream,
+            None => &target.upstream,
         },
-        Caller::NoTenant => upstream,
+        Caller::NoTenant => &target.upstream,
     };
     // Resolvers are done with the head, so its headers are ours to change without a copy; only a
     // plugin that still held it would cost one.
@@ -35,9 +34,15 @@ pub(super) async fn run(
     *request.uri_mut() = head.uri;
     *request.headers_mut() = head.headers;
     let hop = Hop { scheme: head.scheme, authority: &head.authority, peer: head.peer };
+    let ticket = match (caller, target.ticket) {
+        (Caller::Tenant { admitted, .. }, Some(lifetime)) => {
+            Some(snapshot.tickets().issue(admitted, lifetime))
+        }
+        _ => None,
+    };
     let on_behalf = match caller {
         Caller::Tenant { admitted, placement, .. } => {
-            headers::Caller::Tenant { admitted, headers: &placement.headers }
+            headers::Caller::Tenant { admitted, headers: &placement.headers, ticket: ticket.as_ref() }
         }
         Caller::NoTenant => headers::Caller::NoTenant,
     };

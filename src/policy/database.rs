@@ -14,6 +14,8 @@ pub struct Database {
     pub url: Secret,
     /// What holds the wall between tenants.
     pub isolation: Isolation,
+    /// What a tenant's role logs in with at level `login`.
+    pub login: Login,
     /// The pool of connections to it.
     pub pool: PoolSettings,
     /// `statement_timeout` of every tenant transaction. Default 30 s.
@@ -25,17 +27,42 @@ pub struct Database {
 }
 
 impl Database {
-    /// `statement_timeout` where none is given.
-    pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
-    /// `idle_in_transaction_timeout` where none is given.
-    pub(super) const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+    /// A database with every default.
+    pub fn new(name: impl Into<Name>, url: Secret) -> Self {
+        Self {
+            name: name.into(),
+            url,
+            isolation: Isolation::Schema,
+            login: Login::default(),
+            pool: PoolSettings::default(),
+            statement_timeout: Duration::from_secs(30),
+            idle_in_transaction_timeout: Duration::from_secs(10),
+            shared_schemas: Vec::new(),
+        }
+    }
+}
+
+/// What a tenant's role logs in with at level `login`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Login {
+    /// Nothing: the server knows us in another way (`pg_hba.conf`: `peer`, `cert`, `trust`).
+    #[default]
+    WithoutPassword,
+    /// One password for all tenants' roles, which only we know.
+    Password(Secret),
+    /// Each role has a password of its own: `base64url(HMAC-SHA-256(secret, role))`, unpadded.
+    Derived(Secret),
 }
 
 /// How many connections are kept, and how long one is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// Connections at most. Default 10.
+    /// Connections at most, in use and idle, over all tenants. Default 10.
     pub max_connections: u32,
+    /// Connections that one tenant may use at once. Default: half of `max_connections`, at least 1.
+    pub tenant_connections: u32,
+    /// Requests of one tenant that may wait for a connection. Default 100.
+    pub tenant_queue: u32,
     /// How long a request waits for a connection. Default 2 s.
     pub acquire_timeout: Duration,
     /// How long a connection may idle. Default 10 min.
@@ -48,6 +75,8 @@ impl Default for PoolSettings {
     fn default() -> Self {
         Self {
             max_connections: 10,
+            tenant_connections: 5,
+            tenant_queue: 100,
             acquire_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(1800),

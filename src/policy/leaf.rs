@@ -326,6 +326,41 @@ impl Leaf for DatabaseUrl {
     }
 }
 
+/// A web origin (RFC 6454, section 6.2) in lower case.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin(pub String);
+
+impl Leaf for Origin {
+    const EXPECTED: &'static str = "a web origin such as `https://app.example.com`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        let url = url::Url::parse(&scalar.text).map_err(|_| Unreadable::Kind)?;
+        let origin = url.origin();
+        // What a browser sends has neither a path nor a slash at its end, and is compared as text.
+        let text = origin.ascii_serialization();
+        if !origin.is_tuple() || !text.eq_ignore_ascii_case(&scalar.text) {
+            return Err(Unreadable::Kind);
+        }
+        Ok(Self(text))
+    }
+}
+
+/// A password or a key.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedKey(pub super::Secret);
+
+impl Leaf for SharedKey {
+    const EXPECTED: &'static str = "a secret, best taken from the environment: `${NAME}`";
+    const SECRET: bool = true;
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        if scalar.text.is_empty() || scalar.text.contains('\0') {
+            return Err(Unreadable::Kind);
+        }
+        Ok(Self(super::Secret::new(scalar.text.clone())))
+    }
+}
+
 impl Leaf for Endpoint {
     const EXPECTED: &'static str = "an endpoint such as `http://127.0.0.1:9000`";
 

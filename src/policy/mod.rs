@@ -19,6 +19,7 @@ mod route;
 mod secret;
 mod server;
 mod source;
+mod sql;
 mod upstream;
 mod word;
 mod yaml;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 pub use cases::{Case, CaseAnswer, Cases, Difference, REDACTED};
-pub use database::{Database, PoolSettings};
+pub use database::{Database, Login, PoolSettings};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};
 pub use directory::{DirectorySource, QualifiedName, TableDirectory};
 pub use expectation::{Expectation, Expected, SampleRequest};
@@ -38,9 +39,12 @@ pub use plugin::{
     Breaker, Capabilities, Capability, Instances, OnFailure, Plugin, PluginLimits, Reuse, Shadow, Signature,
 };
 pub use query::{DeclaredSchema, Param, ParamSource, ParamType, Query, ResultShape, Statement};
-pub use route::{HostMatch, PathMatch, PathSegment, Resolver, Route, RouteMatch, Target, TenantRule};
+pub use route::{
+    Forward, HostMatch, PathMatch, PathSegment, Resolver, Route, RouteMatch, Target, TenantRule,
+};
 pub use secret::Secret;
 pub use server::{AccessLog, Limits, Server, Timeouts};
+pub use sql::{SqlEndpoint, StatementKind};
 pub use upstream::{Endpoint, Upstream};
 
 /// A name that the policy's author gave: of a database, plugin, upstream or route.

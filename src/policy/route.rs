@@ -1,10 +1,11 @@
 //! Routes: a match, a tenant rule, a target.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::{Name, Plugin, Query, Upstream};
+use super::{Name, Plugin, Query, SqlEndpoint, Upstream};
 
 /// One route.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,13 +92,28 @@ pub enum Resolver {
     Cookie(String),
     /// A plugin's decision.
     Plugin(Arc<Plugin>),
+    /// The user part of the connection string that Neon's serverless driver sends.
+    ConnectionStringUser,
+    /// The tenant of the request that the ticket in this header was given to.
+    Ticket(HeaderName),
+}
+
+/// Where a request is sent on to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forward {
+    /// The upstream, unless a plugin names another.
+    pub upstream: Arc<Upstream>,
+    /// How long the ticket that goes with the request is valid; `None` for no ticket.
+    pub ticket: Option<Duration>,
 }
 
 /// What a route does.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Target {
     /// Sends the request on.
-    Forward(Arc<Upstream>),
+    Forward(Forward),
     /// Runs a named query.
     Query(Arc<Query>),
+    /// Runs statements that clients write.
+    Sql(Arc<SqlEndpoint>),
 }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::Secret;
+
 /// How the process faces its clients and its operator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
@@ -14,6 +16,8 @@ pub struct Server {
     pub limits: Limits,
     /// Timeouts.
     pub timeouts: Timeouts,
+    /// What tickets are signed with; `None` for a key of the process's own.
+    pub ticket_key: Option<Secret>,
     /// Whether and how requests are recorded.
     pub access_log: AccessLog,
 }

@@ -4,7 +4,7 @@ use schemars::{Schema, json_schema};
 
 use super::decode::{Leaf, Unreadable};
 use super::yaml::Scalar;
-use super::{Capability, Instances, OnFailure, ParamType, ResultShape};
+use super::{Capability, Instances, OnFailure, ParamType, ResultShape, StatementKind};
 use crate::tenant::Isolation;
 
 /// A word out of a list, each with what it stands for.
@@ -15,8 +15,6 @@ pub(crate) trait Word: Copy + 'static {
     const WORDS: &'static [&'static str];
     /// What each word stands for, in the same order.
     const MEANINGS: &'static [Self];
-    /// Words that are understood but not built yet.
-    const LATER: &'static [&'static str] = &[];
     /// Whether YAML's `true` and `false` are words too.
     const BOOLEAN: bool = false;
 }
@@ -28,12 +26,6 @@ impl<T: Word> Leaf for T {
         let text = scalar.text.as_str();
         if let Some(index) = T::WORDS.iter().position(|word| *word == text) {
             return Ok(T::MEANINGS[index]);
-        }
-        if T::LATER.contains(&text) {
-            return Err(Unreadable::Rule(format!(
-                "`{text}` is not built yet: use `{}`",
-                T::WORDS.join("` or `")
-            )));
         }
         Err(Unreadable::Word(T::WORDS))
     }
@@ -79,18 +71,31 @@ impl Scheme {
     }
 }
 
+/// A part of a connection string that may name a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectionStringPart {
+    User,
+}
+
 macro_rules! words {
-    ($($kind:ty, $expected:literal { $($word:literal => $meaning:expr,)* } $(later $later:expr)?;)*) => {$(
+    ($($kind:ty, $expected:literal { $($word:literal => $meaning:expr,)* };)*) => {$(
         impl Word for $kind {
             const EXPECTED: &'static str = $expected;
             const WORDS: &'static [&'static str] = &[$($word),*];
             const MEANINGS: &'static [Self] = &[$($meaning),*];
-            $(const LATER: &'static [&'static str] = $later;)?
         }
     )*};
 }
 words! {
-    Isolation, "`schema` or `role`" { "schema" => Self::Schema, "role" => Self::Role, } later &["login"];
+    Isolation, "`schema`, `role` or `login`" {
+        "schema" => Self::Schema, "role" => Self::Role, "login" => Self::Login,
+    };
+    StatementKind, "a kind of statement: `select`, `insert`, `update`, `delete`, `merge`, `truncate`, `explain` or `ddl`" {
+        "select" => Self::Select, "insert" => Self::Insert, "update" => Self::Update,
+        "delete" => Self::Delete, "merge" => Self::Merge, "truncate" => Self::Truncate,
+        "explain" => Self::Explain, "ddl" => Self::Ddl,
+    };
+    ConnectionStringPart, "`user`" { "user" => Self::User, };
     StateWord, "`active`, `suspended` or `held`" {
         "active" => Self::Active, "suspended" => Self::Suspended, "held" => Self::Held,
     };

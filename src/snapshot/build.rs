@@ -10,13 +10,14 @@ use super::active::ActivePlugin;
 use super::held_back::{HeldBack, HeldBackFiles};
 use super::history::{History, Served};
 use super::resolve::{Agreement, Resolver};
-use super::{Route, Snapshot, Target, TenantRule};
+use super::{Forward, Route, Snapshot, Target, TenantRule};
 use crate::decision::{DirectoryUnavailable, FindTenant, Lookup};
 use crate::directory::Directory;
 use crate::plugin::{LiveVersions, PluginHost};
 use crate::policy::{Diagnostic, Diagnostics, DirectorySource, Name, Policy};
 use crate::telemetry::Metrics;
 use crate::tenant::TenantId;
+use crate::ticket::Tickets;
 use crate::{forward, policy, sql};
 
 pub(super) type BoundUpstreams = IndexMap<Name, Arc<forward::Upstream>>;
@@ -39,6 +40,7 @@ pub struct Built {
 pub struct Builder {
     pub(super) host: Arc<PluginHost>,
     pub(super) metrics: Arc<Metrics>,
+    tickets: Arc<Tickets>,
     pub(super) history: History,
     pub(super) held_back: HeldBackFiles,
     pub(super) earned: Arc<Notify>,
@@ -48,7 +50,8 @@ impl Builder {
     /// A builder for one process.
     pub fn new(host: Arc<PluginHost>, metrics: Arc<Metrics>) -> Self {
         let (history, held_back) = (History::default(), HeldBackFiles::default());
-        Self { host, metrics, history, held_back, earned: Arc::default() }
+        let tickets = Arc::new(Tickets::of_this_process());
+        Self { host, metrics, tickets, history, held_back, earned: Arc::default() }
     }
 
     /// Builds the snapshot that follows `previous`, and runs the policy's tests against it.
@@ -71,6 +74,10 @@ impl Builder {
             databases: self.databases(&policy, previous)?,
             plugins: Vec::new(),
             directory: self.directory(&policy, previous),
+            tickets: match &policy.server.ticket_key {
+                Some(key) => Arc::new(Tickets::signed_with(key)),
+                None => Arc::clone(&self.tickets),
+            },
             policy: Arc::new(policy),
             metrics: Arc::clone(&self.metrics),
         };
@@ -153,11 +160,12 @@ fn bind(route: &Arc<policy::Route>, plugins: &[Arc<ActivePlugin>], upstreams: &B
         policy::TenantRule::All(rules) => TenantRule::Resolve(Agreement::All, all(rules)),
     };
     let target = match &route.target {
-        policy::Target::Forward(settings) => {
-            let upstream = upstreams.get(&settings.name).expect("the parser resolved every upstream's name");
-            Target::Forward(Arc::clone(upstream))
+        policy::Target::Forward(policy::Forward { upstream, ticket }) => {
+            let upstream = upstreams.get(&upstream.name).expect("the parser resolved every upstream's name");
+            Target::Forward(Forward { upstream: Arc::clone(upstream), ticket: *ticket })
         }
         policy::Target::Query(query) => Target::Query(Arc::clone(query)),
+        policy::Target::Sql(endpoint) => Target::Sql(Arc::clone(endpoint)),
     };
     Route { policy: Arc::clone(route), tenant, target }
 }

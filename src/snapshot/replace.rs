@@ -118,6 +118,7 @@ impl Snapshot {
             databases: self.databases.clone(),
             plugins: Vec::new(),
             directory: Arc::clone(&self.directory),
+            tickets: Arc::clone(&self.tickets),
             metrics: Arc::clone(&self.metrics),
         };
         next.bind(self.plugins.iter().map(swap).collect());

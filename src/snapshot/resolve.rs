@@ -1,9 +1,11 @@
 //! Runs a route's resolvers: from a request to the tenant that it names, or to a refusal.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use cookie::Cookie;
 use http::header::COOKIE;
+use percent_encoding::percent_decode_str;
 
 use super::active::{ActivePlugin, PluginVersion};
 use super::matching::{match_host, match_path};
@@ -13,6 +15,7 @@ use crate::error::{Code, Refusal};
 use crate::policy::{HostMatch, OnFailure, PathMatch, Resolver as Rule};
 use crate::telemetry::Metrics;
 use crate::tenant::TenantId;
+use crate::ticket::Tickets;
 
 /// A resolver with its plugin ready.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(super) enum Resolver {
     Query(String),
     Cookie(String),
     Plugin(Arc<ActivePlugin>),
+    ConnectionStringUser,
+    Ticket(http::HeaderName),
 }
 
 /// How several resolvers agree.
@@ -45,7 +50,7 @@ pub struct Resolution {
 /// The resolver that named a tenant.
 #[derive(Debug, Clone)]
 pub struct ResolvedBy {
-    /// Its kind: `header`, `host`, `path`, `query`, `cookie` or `plugin`.
+    /// Its kind: `header`, `host`, `path`, `query`, `cookie`, `plugin`, `connection_string` or `ticket`.
     pub kind: &'static str,
     /// The version that answered, where it was a plugin.
     pub plugin: Option<PluginVersion>,
@@ -55,6 +60,7 @@ pub struct ResolvedBy {
 #[derive(Clone, Copy)]
 pub(super) struct Surroundings<'a> {
     pub(super) directory: &'a Arc<dyn FindTenant>,
+    pub(super) tickets: &'a Tickets,
     pub(super) metrics: &'a Metrics,
 }
 
@@ -112,6 +118,13 @@ impl Resolver {
                 .and_then(|captures| captures.get(TENANT_CAPTURE).map(str::to_owned)),
             Self::Query(name) => query_field(head, name)?,
             Self::Cookie(name) => cookie_value(head, name)?,
+            Self::ConnectionStringUser => connection_string_user(head)?,
+            Self::Ticket(name) => match head.header_once(name)? {
+                Some(ticket) => {
+                    return around.tickets.tenant(ticket).map(|tenant| (Decision::Place(tenant.into()), by));
+                }
+                None => None,
+            },
             Self::Plugin(plugin) => {
                 let (decision, version) = plugin.ask(head, around, trail).await?;
                 by.plugin = Some(version);
@@ -139,6 +152,8 @@ impl Resolver {
             Self::Query(_) => "query",
             Self::Cookie(_) => "cookie",
             Self::Plugin(_) => "plugin",
+            Self::ConnectionStringUser => "connection_string",
+            Self::Ticket(_) => "ticket",
         }
     }
 
@@ -154,6 +169,8 @@ impl Resolver {
             Self::Query(name) => format!("the query field `{name}`"),
             Self::Cookie(name) => format!("the cookie `{name}`"),
             Self::Plugin(plugin) => format!("the plugin `{}`", plugin.name()),
+            Self::ConnectionStringUser => "the user of the connection string".into(),
+            Self::Ticket(name) => format!("the ticket in `{name}`"),
         }
     }
 
@@ -166,9 +183,14 @@ impl Resolver {
             Rule::Query(name) => Self::Query(name.clone()),
             Rule::Cookie(name) => Self::Cookie(name.clone()),
             Rule::Plugin(settings) => Self::Plugin(plugin(&settings.name)),
+            Rule::ConnectionStringUser => Self::ConnectionStringUser,
+            Rule::Ticket(name) => Self::Ticket(name.clone()),
         }
     }
 }
+
+/// Where Neon's serverless driver sends its connection string.
+const NEON_CONNECTION_STRING: http::HeaderName = http::HeaderName::from_static("neon-connection-string");
 
 /// The capture that a `path` resolver reads.
 const TENANT_CAPTURE: &str = "tenant";
@@ -234,6 +256,16 @@ fn cookie_value(head: &RequestHead, name: &str) -> Result<Option<String>, Refusa
         .filter(|cookie| cookie.name() == name)
         .map(|cookie| cookie.value().to_owned());
     only(values, || format!("the cookie `{name}`"))
+}
+
+/// The user part of the connection string that the driver sends. What is no URL names nobody.
+fn connection_string_user(head: &RequestHead) -> Result<Option<String>, Refusal> {
+    let Some(written) = head.header_once(&NEON_CONNECTION_STRING)? else { return Ok(None) };
+    let Ok(url) = url::Url::parse(written) else {
+        return Err(Refusal::new(Code::RequestInvalid, "the connection string must be a URL"));
+    };
+    let user = percent_decode_str(url.username()).decode_utf8();
+    Ok(user.ok().map(Cow::into_owned).filter(|user| !user.is_empty()))
 }
 
 /// The only value, if any; several, even equal ones, are more than a careful reader would accept.

@@ -23,7 +23,7 @@ use crate::tenant::{Isolation, RoleName, SchemaName};
 /// Nobody outside can put one together:
 /// ```compile_fail,E0451
 /// # fn scope(home: innkeeper::tenant::SchemaName) {
-/// innkeeper::sql::Scope { database: "main".into(), home, shared: Vec::new(), role: None };
+/// innkeeper::sql::Scope { database: "main".into(), home, shared: Vec::new() };
 /// # }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,18 @@ pub struct Scope {
     database: Name,
     home: SchemaName,
     shared: Vec<SchemaName>,
-    role: Option<RoleName>,
+    identity: Identity,
+}
+
+/// Whom a statement runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Identity {
+    /// The role of the database's URL.
+    Own,
+    /// A role that the transaction becomes.
+    Become(RoleName),
+    /// The role that the connection logged in as.
+    LoggedIn(RoleName),
 }
 
 impl Scope {
@@ -52,21 +63,25 @@ impl Scope {
             )));
         }
         let isolation = tenant.isolation.map_or(database.isolation, |level| level.max(database.isolation));
-        let role = match isolation {
-            Isolation::Schema => None,
-            Isolation::Role => Some(tenant.role.clone().ok_or_else(|| {
+        let role = || {
+            tenant.role.clone().ok_or_else(|| {
                 misplaced(format!(
-                    "tenant `{}` has no role, and its isolation level is `role`: name its role in the \
+                    "tenant `{}` has no role, and its isolation level is `{isolation}`: name its role in the \
                      directory",
                     tenant.id
                 ))
-            })?),
+            })
+        };
+        let identity = match isolation {
+            Isolation::Schema => Identity::Own,
+            Isolation::Role => Identity::Become(role()?),
+            Isolation::Login => Identity::LoggedIn(role()?),
         };
         Ok(Self {
             database: Name::clone(&database.name),
             home: tenant.schema.name().clone(),
             shared: database.shared_schemas.clone(),
-            role,
+            identity,
         })
     }
 
@@ -77,7 +92,7 @@ impl Scope {
             database: Name::clone(&database.name),
             home: schema.name().clone(),
             shared: database.shared_schemas.clone(),
-            role: None,
+            identity: Identity::Own,
         }
     }
 
@@ -96,9 +111,21 @@ impl Scope {
         std::iter::once(&self.home).chain(self.shared.iter().filter(|schema| **schema != self.home))
     }
 
-    /// The role that the statement runs as, where it is not the login role.
+    /// The role that the statement runs as, where it is not the one of the database's URL.
     pub(super) fn role(&self) -> Option<&RoleName> {
-        self.role.as_ref()
+        match &self.identity {
+            Identity::Own => None,
+            Identity::Become(role) | Identity::LoggedIn(role) => Some(role),
+        }
+    }
+
+    /// The role that the connection must have logged in as, where it is not the one of the
+    /// database's URL.
+    pub(super) fn login(&self) -> Option<&RoleName> {
+        match &self.identity {
+            Identity::LoggedIn(role) => Some(role),
+            Identity::Own | Identity::Become(_) => None,
+        }
     }
 }
 

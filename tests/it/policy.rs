@@ -322,7 +322,7 @@ fn a_query_knows_what_its_statement_does() {
         let policy = with_routes(&route).policy();
         match &policy.routes[0].target {
             Target::Query(query) => query.as_ref().clone(),
-            Target::Forward(_) => panic!("a query was written"),
+            Target::Forward(_) | Target::Sql(_) => panic!("a query was written"),
         }
     };
     assert!(query("select 1;", "").read_only);

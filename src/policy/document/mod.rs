@@ -5,20 +5,23 @@ mod expectation;
 mod query;
 mod route;
 mod sources;
+mod sql;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::AccessLog;
 use super::decode::{Located, Named, OneOrMany, record};
-use super::leaf::{DurationOrZero, Size, Version};
+use super::leaf::{DurationOrZero, SharedKey, Size, Version};
 
 pub(crate) use expectation::{Expect, Request, Test};
 pub(crate) use query::{Param, Query};
-pub(crate) use route::{Match, PathPattern, Presence, Resolver, Route, TenantRule};
+pub(crate) use route::{Forward, Match, PathPattern, Presence, Resolver, Route, TenantRule};
 pub(crate) use sources::{
-    Breaker, Database, Plugin, PluginLimits, Reuse, Shadow, Table, TenantEntry, TenantFile, Tenants, Upstream,
+    Breaker, Database, Login, Plugin, PluginLimits, Reuse, Shadow, Table, TenantEntry, TenantFile,
+    TenantShare, Tenants, Upstream,
 };
+pub(crate) use sql::Sql;
 
 record! {
     /// An Innkeeper policy.
@@ -56,6 +59,9 @@ record! {
     limits: Option<Limits>,
     /// Timeouts.
     timeouts: Option<Timeouts>,
+    /// What tickets are signed with, at least 32 bytes: the same for all processes that honour each
+    /// other's. Default: a key of this process's own, which ends with it.
+    ticket_key: Option<Located<SharedKey>>,
     /// Whether one record a request is written to the log: `on` (default) or `off`.
     access_log: Option<Located<AccessLog>>,
 }

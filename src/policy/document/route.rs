@@ -1,19 +1,21 @@
 //! Routes as written: a match, a tenant rule, a target.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::{HeaderName, Method};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::Query;
+use super::{Query, Sql};
 use crate::policy::decode::{Decode, Located, Named, NonEmpty, OneOrMany, Required, expected, record};
 use crate::policy::diagnostic::Report;
+use crate::policy::word::ConnectionStringPart;
 use crate::policy::yaml::{Node, Value};
 use crate::tenant::SchemaName;
 
 record! {
     /// One route.
-    Route is "a route", later ["sql"];
+    Route is "a route";
     /// Its name, in records and metrics: no two routes share one.
     name: Required<Located<String>>,
     /// Which requests it takes. Default: all.
@@ -21,11 +23,42 @@ record! {
     /// How the tenant is found, or `none`.
     tenant: Required<TenantRule>,
     /// The upstream that requests are sent on to.
-    forward: Option<Located<String>>,
+    forward: Option<Forward>,
     /// The query that is run.
     query: Option<Query>,
+    /// The endpoint for statements that clients write.
+    sql: Option<Sql>,
     /// The schema that the query of a route with `tenant: none` runs in.
     schema: Option<Located<SchemaName>>,
+}
+
+/// The upstream that requests are sent on to, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Forward {
+    /// The upstream's name.
+    pub upstream: Located<String>,
+    /// Whether and for how long a ticket goes with the request.
+    pub ticket: Option<Located<Duration>>,
+}
+
+record! {
+    /// An upstream with settings of this route.
+    ForwardSettings is "`forward`";
+    /// The upstream's name.
+    upstream: Required<Located<String>>,
+    /// Sends `X-Tenant-Ticket` along, valid for this long: with it the backend may run statements
+    /// as the request's tenant, through a route whose tenant is found by `ticket`.
+    ticket: Option<Located<Duration>>,
+}
+
+impl Decode for Forward {
+    fn decode(node: &Node, report: &mut Report) -> Option<Self> {
+        if !matches!(node.value, Value::Map(_)) {
+            return Some(Self { upstream: Located::decode(node, report)?, ticket: None });
+        }
+        let settings = ForwardSettings::decode(node, report)?;
+        Some(Self { upstream: settings.upstream.get()?.clone(), ticket: settings.ticket })
+    }
 }
 
 record! {
@@ -131,7 +164,7 @@ record! {
 
 record! {
     /// One way to read a tenant from a request: exactly one of its keys.
-    Resolver is "a resolver", later ["jwt", "client_certificate", "connection_string"];
+    Resolver is "a resolver", later ["jwt", "client_certificate"];
     /// The value of this header.
     header: Option<Located<HeaderName>>,
     /// A label of the host: `"{tenant}.example.com"`.
@@ -144,6 +177,10 @@ record! {
     cookie: Option<Located<String>>,
     /// What this plugin decides.
     plugin: Option<Located<String>>,
+    /// `user`: the user part of the driver's connection string, on a route with `sql`.
+    connection_string: Option<Located<ConnectionStringPart>>,
+    /// The tenant of the request that the ticket in this header was given to.
+    ticket: Option<Located<HeaderName>>,
 }
 
 impl Decode for TenantRule {
@@ -210,6 +247,9 @@ macro_rules! union_schema {
 union_schema! {
     PathPattern: |generator| json_schema!({
         "anyOf": [{ "type": "string" }, generator.subschema_for::<Extent>()]
+    });
+    Forward: |generator| json_schema!({
+        "anyOf": [{ "type": "string" }, generator.subschema_for::<ForwardSettings>()]
     });
     Presence: |_| json_schema!({ "type": ["string", "number", "null"] });
     TenantRule: |generator| json_schema!({

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::policy::decode::{Located, Named, NonEmpty, Required, record};
 use crate::policy::json::Json;
-use crate::policy::leaf::{DatabaseUrl, DurationOrZero, PublicKey, Sha256, Share, Size};
+use crate::policy::leaf::{DatabaseUrl, DurationOrZero, PublicKey, Sha256, Share, SharedKey, Size};
 use crate::policy::word::{Protocol, StateWord};
 use crate::policy::{Capability, Endpoint, Instances, OnFailure, QualifiedName};
 use crate::tenant::{Isolation, RoleName, SchemaName, TenantId, TenantSchema};
@@ -14,8 +14,10 @@ record! {
     Database is "a database";
     /// Its connection URL; take it from the environment: `${DATABASE_URL}`.
     url: Required<Located<DatabaseUrl>>,
-    /// What holds the wall between tenants: `schema` (default) or `role`.
+    /// What holds the wall between tenants: `schema` (default), `role` or `login`.
     isolation: Option<Located<Isolation>>,
+    /// What tenants' roles log in with at level `login`.
+    login: Option<Login>,
     /// The pool of connections to it.
     pool: Option<Pool>,
     /// How long a tenant's statement may run. Default 30s.
@@ -27,16 +29,36 @@ record! {
 }
 
 record! {
+    /// What tenants' roles log in with: at most one of its keys. Default: no password.
+    Login is "`login`";
+    /// One password for all of them; take it from the environment: `${TENANT_PASSWORD}`.
+    password: Option<Located<SharedKey>>,
+    /// A secret that each role's own password is derived from: base64url(HMAC-SHA-256(secret, role)).
+    derive_from: Option<Located<SharedKey>>,
+}
+
+record! {
     /// How many connections are kept, and for how long.
     Pool is "`pool`";
-    /// Connections at most. Default 10.
+    /// Connections at most, over all tenants. Default 10.
     max_connections: Option<Located<u32>>,
+    /// What one tenant may take of it.
+    per_tenant: Option<TenantShare>,
     /// How long a request waits for a connection. Default 2s.
     acquire_timeout: Option<Located<Duration>>,
     /// How long a connection may idle. Default 10m.
     idle_timeout: Option<Located<Duration>>,
     /// How long a connection lives. Default 30m.
     max_lifetime: Option<Located<Duration>>,
+}
+
+record! {
+    /// What one tenant may take of a pool.
+    TenantShare is "`per_tenant`";
+    /// Connections at once. Default: half of `max_connections`, at least 1.
+    connections: Option<Located<u32>>,
+    /// Requests that wait for one. Default 100.
+    queue: Option<Located<u32>>,
 }
 
 record! {
@@ -66,7 +88,7 @@ record! {
     id: Required<Located<TenantId>>,
     /// Its own schema.
     schema: Required<Located<TenantSchema>>,
-    /// The role that its statements run as at level `role`.
+    /// The role that its statements run as at the levels `role` and `login`.
     role: Option<Located<RoleName>>,
     /// The database that it lives in, where that is not the query's own.
     database: Option<Located<String>>,

@@ -8,6 +8,7 @@ mod queries;
 mod routes;
 mod settings;
 mod shadow;
+mod sql;
 mod statement;
 mod tenants;
 mod unused;
@@ -76,12 +77,15 @@ pub(crate) fn resolve(
         has_tenants: tenants.is_some(),
     };
     let routes = routes::resolve(&whole.routes, &scope, report);
-    // Tenants without a database of their own live in whichever database a query names.
+    // Tenants without a database of their own live in whichever database a route names.
     let queried: BTreeSet<Name> = whole
         .routes
         .iter()
         .filter(|route| !matches!(route.tenant.get(), Some(document::TenantRule::None)))
-        .filter_map(|route| route.query.as_ref()?.database.get())
+        .filter_map(|route| match (&route.query, &route.sql) {
+            (Some(query), _) => query.database.get(),
+            (None, endpoint) => endpoint.as_ref()?.database.get(),
+        })
         .filter_map(|name| scope.databases.known.get_key_value(name.value.as_str()))
         .map(|(name, _)| Arc::clone(name))
         .collect();

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Scope, matching, queries, settings, shadow};
+use super::{Scope, matching, queries, settings, shadow, sql};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
-use crate::policy::{Resolver, Route, Target, TenantRule};
+use crate::policy::source::Place;
+use crate::policy::word::ConnectionStringPart;
+use crate::policy::{Forward, Resolver, Route, Target, TenantRule};
 
 pub(super) fn resolve(written: &[document::Route], scope: &Scope, report: &mut Report) -> Vec<Arc<Route>> {
     let mut names = HashMap::new();
@@ -22,9 +24,10 @@ pub(super) fn resolve(written: &[document::Route], scope: &Scope, report: &mut R
                     .help("give each route its own name");
             }
         }
-        let is_query = route.query.is_some() && route.forward.is_none();
-        let pattern = matching::route_match(route.r#match.as_ref(), is_query, report);
-        let tenant = route.tenant.get().and_then(|rule| tenant_rule(rule, scope, report));
+        let is_endpoint = (route.query.is_some() || route.sql.is_some()) && route.forward.is_none();
+        let pattern = matching::route_match(route.r#match.as_ref(), is_endpoint, report);
+        let tenant =
+            route.tenant.get().and_then(|rule| tenant_rule(rule, route.sql.is_some(), scope, report));
         check_tenants_exist(route, scope, report);
         let target = target(route, pattern.as_ref(), scope, report);
         if let Some(pattern) = &pattern {
@@ -61,36 +64,60 @@ fn target(
     scope: &Scope,
     report: &mut Report,
 ) -> Option<Target> {
-    match (&route.forward, &route.query) {
-        (Some(upstream), None) => {
-            if let Some(schema) = &route.schema {
-                report
-                    .error(schema.place, "`schema` belongs to a query: a forwarded request has none")
-                    .help("remove it");
-            }
-            scope.upstreams.find(upstream, report).map(Target::Forward)
-        }
-        (None, Some(query)) => {
+    if let (Some(schema), None) = (&route.schema, &route.query) {
+        report
+            .error(schema.place, "`schema` belongs to a query: no other target has one of its own")
+            .help("remove it");
+    }
+    match (&route.forward, &route.query, &route.sql) {
+        (Some(written), None, None) => forward(route, written, scope, report).map(Target::Forward),
+        (None, Some(query), None) => {
             queries::resolve(route, query, pattern, scope, report).map(|query| Target::Query(Arc::new(query)))
         }
-        (Some(_), Some(query)) => {
-            report
-                .error(query.place, "a route has one target: either `forward` or `query`, not both")
-                .help("make two routes of it");
-            None
+        (None, None, Some(endpoint)) => {
+            sql::resolve(route, endpoint, scope, report).map(|endpoint| Target::Sql(Arc::new(endpoint)))
         }
-        (None, None) => {
+        (None, None, None) => {
             report
                 .error(route.place, "the route has no target")
-                .help("add `forward: UPSTREAM` or `query: { … }`");
+                .help("add `forward: UPSTREAM`, `query: { … }` or `sql: { … }`");
             None
         }
+        (_, Some(query), _) => several_targets(query.place, report),
+        (_, None, Some(endpoint)) => several_targets(endpoint.place, report),
     }
 }
 
-fn tenant_rule(rule: &document::TenantRule, scope: &Scope, report: &mut Report) -> Option<TenantRule> {
+fn several_targets(place: Place, report: &mut Report) -> Option<Target> {
+    report
+        .error(place, "a route has one target: one of `forward`, `query` and `sql`")
+        .help("make a route of each");
+    None
+}
+
+fn forward(
+    route: &document::Route,
+    written: &document::Forward,
+    scope: &Scope,
+    report: &mut Report,
+) -> Option<Forward> {
+    if let (Some(ticket), Some(document::TenantRule::None)) = (&written.ticket, route.tenant.get()) {
+        report
+            .error(ticket.place, "a route with `tenant: none` has no tenant to give a ticket for")
+            .help("remove `ticket`");
+    }
+    let ticket = written.ticket.as_ref().map(|ticket| ticket.value);
+    Some(Forward { upstream: scope.upstreams.find(&written.upstream, report)?, ticket })
+}
+
+fn tenant_rule(
+    rule: &document::TenantRule,
+    is_sql: bool,
+    scope: &Scope,
+    report: &mut Report,
+) -> Option<TenantRule> {
     let mut all = |resolvers: &[document::Resolver]| {
-        let resolved: Vec<_> = resolvers.iter().map(|one| resolver(one, scope, report)).collect();
+        let resolved: Vec<_> = resolvers.iter().map(|one| resolver(one, is_sql, scope, report)).collect();
         resolved.into_iter().collect::<Option<Vec<_>>>()
     };
     match rule {
@@ -101,8 +128,24 @@ fn tenant_rule(rule: &document::TenantRule, scope: &Scope, report: &mut Report) 
     }
 }
 
-fn resolver(written: &document::Resolver, scope: &Scope, report: &mut Report) -> Option<Resolver> {
-    let document::Resolver { header, host, path, query, cookie, plugin, place, sound } = written;
+fn resolver(
+    written: &document::Resolver,
+    is_sql: bool,
+    scope: &Scope,
+    report: &mut Report,
+) -> Option<Resolver> {
+    let document::Resolver {
+        header,
+        host,
+        path,
+        query,
+        cookie,
+        plugin,
+        connection_string,
+        ticket,
+        place,
+        sound,
+    } = written;
     let given = [
         header.is_some(),
         host.is_some(),
@@ -110,15 +153,18 @@ fn resolver(written: &document::Resolver, scope: &Scope, report: &mut Report) ->
         query.is_some(),
         cookie.is_some(),
         plugin.is_some(),
+        connection_string.is_some(),
+        ticket.is_some(),
     ];
     match given.into_iter().filter(|given| *given).count() {
         1 => {}
         // Its key is unknown or its value is broken: reported where it was read.
         0 => {
             if *sound {
-                report
-                    .error(*place, "this resolver is empty")
-                    .help("name one of `header`, `host`, `path`, `query`, `cookie` and `plugin`");
+                report.error(*place, "this resolver is empty").help(
+                    "name one of `header`, `host`, `path`, `query`, `cookie`, `plugin`, `ticket` and \
+                         `connection_string`",
+                );
             }
             return None;
         }
@@ -137,6 +183,18 @@ fn resolver(written: &document::Resolver, scope: &Scope, report: &mut Report) ->
     }
     if let Some(path) = path {
         return matching::tenant_path(path, report).map(Resolver::Path);
+    }
+    if let Some(header) = ticket {
+        return Some(Resolver::Ticket(header.value.clone()));
+    }
+    if let Some(part) = connection_string {
+        if !is_sql {
+            report
+                .error(part.place, "only a route with `sql` is sent a connection string")
+                .help("find the tenant in another way: `header: X-Tenant-ID`");
+        }
+        let ConnectionStringPart::User = part.value;
+        return Some(Resolver::ConnectionStringUser);
     }
     if let Some(plugin) = plugin {
         return scope.plugins.find(plugin, report).map(Resolver::Plugin);

@@ -7,17 +7,21 @@ use super::{Names, or};
 use crate::policy::decode::{Located, Named, shorten};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
-use crate::policy::leaf::{DurationOrZero, Size};
+use crate::policy::leaf::{DurationOrZero, SharedKey, Size};
 use crate::policy::source::Place;
 use crate::policy::word::Protocol;
 use crate::policy::yaml::Key;
-use crate::policy::{AccessLog, Database, Limits, Name, PoolSettings, Server, Timeouts, Upstream};
-use crate::tenant::Isolation;
+use crate::policy::{
+    AccessLog, Database, Limits, Login, Name, PoolSettings, Secret, Server, Timeouts, Upstream,
+};
 
 /// The gateway's address where none is given.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// The admin listener's address where none is given.
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
+
+/// As long as what the key's hash makes of it (RFC 7518, section 3.2).
+const MIN_TICKET_KEY_BYTES: usize = 32;
 
 pub(super) fn server(written: Option<&document::Server>, report: &mut Report) -> Server {
     let listen = written.and_then(|server| server.listen.as_ref());
@@ -49,8 +53,19 @@ pub(super) fn server(written: Option<&document::Server>, report: &mut Report) ->
         admin: or(admin, DEFAULT_ADMIN),
         limits: limits(written.and_then(|server| server.limits.as_ref())),
         timeouts: timeouts(written.and_then(|server| server.timeouts.as_ref())),
+        ticket_key: ticket_key(written.and_then(|server| server.ticket_key.as_ref()), report),
         access_log: or(written.and_then(|server| server.access_log.as_ref()), AccessLog::default()),
     }
+}
+
+fn ticket_key(written: Option<&Located<SharedKey>>, report: &mut Report) -> Option<Secret> {
+    let SharedKey(key) = &written?.value;
+    if key.reveal().len() < MIN_TICKET_KEY_BYTES {
+        report
+            .error(written?.place, format!("`ticket_key` must be at least {MIN_TICKET_KEY_BYTES} bytes"))
+            .help("make one: `openssl rand -base64 32`");
+    }
+    Some(key.clone())
 }
 
 fn limits(written: Option<&document::Limits>) -> Limits {
@@ -87,7 +102,8 @@ fn count(given: Option<&Located<u32>>, default: usize) -> usize {
 pub(super) fn databases(written: &Named<document::Database>, report: &mut Report) -> Names<Database> {
     names("database", "databases", written, report, |name, database, report| {
         let pool = database.pool.as_ref();
-        let default = PoolSettings::default();
+        let defaults = Database::new(name, database.url.get()?.value.0.clone());
+        let default = &defaults.pool;
         let mut shared_schemas = Vec::new();
         for schema in database.shared_schemas.iter().flatten() {
             if shared_schemas.contains(&schema.value) {
@@ -95,15 +111,16 @@ pub(super) fn databases(written: &Named<document::Database>, report: &mut Report
             }
             shared_schemas.push(schema.value.clone());
         }
+        let max_connections =
+            or(pool.and_then(|pool| pool.max_connections.as_ref()), default.max_connections);
+        let share = pool.and_then(|pool| pool.per_tenant.as_ref());
         Some(Database {
-            name,
-            url: database.url.get()?.value.0.clone(),
-            isolation: or(database.isolation.as_ref(), Isolation::Schema),
+            isolation: or(database.isolation.as_ref(), defaults.isolation),
+            login: login(database.login.as_ref(), report)?,
             pool: PoolSettings {
-                max_connections: or(
-                    pool.and_then(|pool| pool.max_connections.as_ref()),
-                    default.max_connections,
-                ),
+                max_connections,
+                tenant_connections: tenant_connections(share, max_connections, report),
+                tenant_queue: or(share.and_then(|share| share.queue.as_ref()), default.tenant_queue),
                 acquire_timeout: or(
                     pool.and_then(|pool| pool.acquire_timeout.as_ref()),
                     default.acquire_timeout,
@@ -111,14 +128,44 @@ pub(super) fn databases(written: &Named<document::Database>, report: &mut Report
                 idle_timeout: or(pool.and_then(|pool| pool.idle_timeout.as_ref()), default.idle_timeout),
                 max_lifetime: or(pool.and_then(|pool| pool.max_lifetime.as_ref()), default.max_lifetime),
             },
-            statement_timeout: or(database.statement_timeout.as_ref(), Database::STATEMENT_TIMEOUT),
+            statement_timeout: or(database.statement_timeout.as_ref(), defaults.statement_timeout),
             idle_in_transaction_timeout: or(
                 database.idle_in_transaction_timeout.as_ref(),
-                Database::IDLE_IN_TRANSACTION_TIMEOUT,
+                defaults.idle_in_transaction_timeout,
             ),
             shared_schemas,
+            ..defaults
         })
     })
+}
+
+fn login(written: Option<&document::Login>, report: &mut Report) -> Option<Login> {
+    let Some(written) = written else { return Some(Login::default()) };
+    match (&written.password, &written.derive_from) {
+        (Some(password), None) => Some(Login::Password(password.value.0.clone())),
+        (None, Some(secret)) => Some(Login::Derived(secret.value.0.clone())),
+        (None, None) if written.sound => Some(Login::default()),
+        (None, None) => None,
+        (Some(_), Some(second)) => {
+            report
+                .error(
+                    second.place,
+                    "`login` has either one `password` or a secret to `derive_from`, not both",
+                )
+                .help("remove one of them");
+            None
+        }
+    }
+}
+
+fn tenant_connections(share: Option<&document::TenantShare>, all: u32, report: &mut Report) -> u32 {
+    let Some(written) = share.and_then(|share| share.connections.as_ref()) else { return (all / 2).max(1) };
+    if written.value > all {
+        report
+            .error(written.place, format!("one tenant cannot use {} of {all} connections", written.shown()))
+            .help(format!("write at most {all}, or raise `max_connections`"));
+    }
+    written.value
 }
 
 pub(super) fn upstreams(written: &Named<document::Upstream>, report: &mut Report) -> Names<Upstream> {

@@ -13,7 +13,7 @@ use crate::policy::document::{Table, TenantEntry, Tenants};
 use crate::policy::leaf::DurationOrZero;
 use crate::policy::word::StateWord;
 use crate::policy::{Database, DirectorySource, Name, TableDirectory};
-use crate::tenant::{Isolation, MAX_IDENTIFIER_BYTES, Tenant, TenantState};
+use crate::tenant::{MAX_IDENTIFIER_BYTES, Tenant, TenantState};
 
 /// What clients of a held tenant are told to wait where the policy does not say.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -146,10 +146,13 @@ fn tenant(
     for database in databases_of(entry.database.as_ref(), scope, queried) {
         check_isolation(entry, &database, report);
     }
-    let asks_for_role = entry.isolation.as_ref().filter(|level| level.value == Isolation::Role);
+    let asks_for_role = entry.isolation.as_ref().filter(|level| level.value.needs_role());
     if let (Some(level), None) = (asks_for_role, &entry.role) {
         report
-            .error(level.place, format!("{} asks for `isolation: role`, but has no `role`", name_of(entry)))
+            .error(
+                level.place,
+                format!("{} asks for `isolation: {}`, but has no `role`", name_of(entry), level.value),
+            )
             .help("name the PostgreSQL role that its statements run as: `role: acme_role`");
     }
     let word = entry.state.as_ref().map_or(StateWord::Active, |state| state.value);
@@ -189,7 +192,7 @@ fn databases_of(
 }
 
 fn check_isolation(entry: &TenantEntry, database: &Database, report: &mut Report) {
-    if database.isolation != Isolation::Role {
+    if !database.isolation.needs_role() {
         return;
     }
     if let Some(level) = &entry.isolation
@@ -199,8 +202,8 @@ fn check_isolation(entry: &TenantEntry, database: &Database, report: &mut Report
             .error(
                 level.place,
                 format!(
-                    "a tenant's isolation can only be stronger than its database's: `{}` has `role`",
-                    database.name
+                    "a tenant's isolation can only be stronger than its database's: `{}` has `{}`",
+                    database.name, database.isolation
                 ),
             )
             .help("remove `isolation` here");
@@ -210,8 +213,9 @@ fn check_isolation(entry: &TenantEntry, database: &Database, report: &mut Report
             .error(
                 place,
                 format!(
-                    "{} has no `role`, which `isolation: role` of the database `{}` asks for",
+                    "{} has no `role`, which `isolation: {}` of the database `{}` asks for",
                     name_of(entry),
+                    database.isolation,
                     database.name
                 ),
             )
@@ -249,13 +253,13 @@ fn table(
     if written.role.is_none() {
         let candidates =
             if databases.is_empty() { databases_of(None, scope, queried) } else { databases_of_all(scope) };
-        for database in candidates.iter().filter(|database| database.isolation == Isolation::Role) {
+        for database in candidates.iter().filter(|database| database.isolation.needs_role()) {
             report
                 .error(
                     written.place,
                     format!(
-                        "`isolation: role` of the database `{}` needs a role for each tenant",
-                        database.name
+                        "`isolation: {}` of the database `{}` needs a role for each tenant",
+                        database.isolation, database.name
                     ),
                 )
                 .help("name the column with the role: `role: role_name`");

@@ -17,8 +17,9 @@ pub(super) fn warn(
     let mut used = HashSet::new();
     for route in routes {
         match &route.target {
-            Target::Forward(upstream) => used.insert(("upstream", upstream.name.as_ref())),
+            Target::Forward(forward) => used.insert(("upstream", forward.upstream.name.as_ref())),
             Target::Query(query) => used.insert(("database", query.database.name.as_ref())),
+            Target::Sql(endpoint) => used.insert(("database", endpoint.database.name.as_ref())),
         };
         if let TenantRule::First(resolvers) | TenantRule::All(resolvers) = &route.tenant {
             used.extend(resolvers.iter().filter_map(|resolver| match resolver {
@@ -40,7 +41,7 @@ pub(super) fn warn(
         None => {}
     }
     warn_of("plugin", "resolver", &whole.plugins, &used, report);
-    warn_of("database", "query and no tenant", &whole.databases, &used, report);
+    warn_of("database", "route and no tenant", &whole.databases, &used, report);
     // A plugin may send a request to any upstream by its name.
     if whole.plugins.0.is_empty() {
         warn_of("upstream", "route", &whole.upstreams, &used, report);

@@ -88,17 +88,14 @@ impl TestDatabase {
     /// What a policy would say of this database.
     pub(crate) fn settings(&self, isolation: Isolation, max_connections: u32) -> policy::Database {
         policy::Database {
-            name: "main".into(),
-            url: Secret::new(self.url(&self.login())),
             isolation,
             pool: PoolSettings {
                 max_connections,
                 acquire_timeout: Duration::from_secs(10),
                 ..PoolSettings::default()
             },
-            statement_timeout: Duration::from_secs(30),
             idle_in_transaction_timeout: Duration::from_secs(30),
-            shared_schemas: Vec::new(),
+            ..policy::Database::new("main", Secret::new(self.url(&self.login())))
         }
     }
 

@@ -1,6 +1,7 @@
 //! Runs a named query in its tenant's schema: one connection, one transaction, one statement.
 
 mod failure;
+mod guard;
 mod lease;
 mod placeholders;
 mod scope;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions as _, Connection as _, Error, Executor as _, Row as _};
 
+pub use guard::{Guard, Vetted};
 pub use scope::Scope;
 pub use value::{Given, Value, read_value};
 

@@ -1,5 +1,8 @@
-//! Runs a named query in its tenant's schema: one connection, one transaction, one statement.
+//! Runs statements in their tenant's schema, an operator's or a client's own: one connection, one
+//! transaction.
 
+mod batch;
+mod execute;
 mod failure;
 mod guard;
 mod lease;
@@ -8,6 +11,7 @@ mod scope;
 mod shape;
 mod text;
 mod value;
+mod wire;
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -17,9 +21,12 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions as _, Connection as _, Error, Executor as _, Row as _};
 
+pub use batch::{Batch, Characteristics, ClientStatement, IsolationLevel};
+pub use execute::Rows;
 pub use guard::{Guard, Vetted};
 pub use scope::Scope;
 pub use value::{Given, Value, read_value};
+pub use wire::{Column, ResultSet, Row, Tag};
 
 use crate::error::{Code, Refusal};
 use crate::policy::{self, Query, ResultShape};

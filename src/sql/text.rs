@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
+use super::batch::Characteristics;
 use super::placeholders::{cast_placeholders, main_part};
 use super::scope::Scope;
 use crate::policy::{ParamType, ResultShape, Statement};
@@ -27,6 +28,9 @@ pub(super) const END_OF_READ: &str = "ROLLBACK; SELECT pg_catalog.pg_advisory_un
 /// statements that sqlx prepared.
 const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; SELECT pg_catalog.pg_advisory_unlock_all(); \
                      CLOSE ALL; UNLISTEN *; DISCARD TEMP";
+
+/// What else a client's statement can leave on a session, where sqlx has prepared nothing.
+const RESET_CLIENT: &str = "DEALLOCATE ALL; DISCARD SEQUENCES";
 
 /// How a transaction begins.
 pub(super) struct Beginning {
@@ -131,7 +135,7 @@ pub(super) fn commit(scope: &Scope) -> SqlStr {
     let mut text = String::with_capacity(768);
     text.push_str("SET CONSTRAINTS ALL IMMEDIATE; SELECT CASE WHEN ");
     push_holds(&mut text, scope);
-    push(&mut text, format_args!(" THEN 0 ELSE ('{BREACH}' || "));
+    push(&mut text, format_args!(" THEN 0 ELSE pg_catalog.concat('{BREACH}', "));
     push_whereabouts(&mut text);
     push(&mut text, format_args!(")::pg_catalog.int4 END; COMMIT; {RESET}"));
     audited(text)
@@ -140,6 +144,55 @@ pub(super) fn commit(scope: &Scope) -> SqlStr {
 /// Which completion of [`commit`]'s message is the commit's own: nothing before it is final, and
 /// nothing after it can undo it.
 pub(super) const COMMIT_POSITION: usize = 2;
+
+/// What opens a transaction for statements that clients write.
+pub(super) fn begin_with(characteristics: Characteristics) -> SqlStr {
+    let mut text = String::from("BEGIN");
+    if let Some(level) = characteristics.isolation {
+        push(&mut text, format_args!(" ISOLATION LEVEL {}", level.as_sql()));
+    }
+    text.push_str(if characteristics.read_only { " READ ONLY" } else { " READ WRITE" });
+    text.push_str(if characteristics.deferrable { " DEFERRABLE" } else { "" });
+    audited(text)
+}
+
+/// What narrows that transaction to its scope, as one statement that the extended protocol takes.
+///
+/// The guard reads statements as PostgreSQL does with `standard_conforming_strings` on.
+pub(super) fn narrow(scope: &Scope, statement_timeout: Duration, idle_timeout: Duration) -> SqlStr {
+    let mut text = String::with_capacity(512);
+    text.push_str("SELECT pg_catalog.set_config('search_path', ");
+    push_path(&mut text, scope);
+    text.push_str(", true), pg_catalog.set_config('standard_conforming_strings', 'on', true)");
+    for (setting, time) in
+        [("statement_timeout", statement_timeout), ("idle_in_transaction_session_timeout", idle_timeout)]
+    {
+        push(&mut text, format_args!(", pg_catalog.set_config('{setting}', '{}', true)", milliseconds(time)));
+    }
+    if let Some(role) = scope.becomes() {
+        push(&mut text, format_args!(", pg_catalog.set_config('role', {}, true)", Literal(role.as_str())));
+    }
+    audited(text)
+}
+
+/// What a statement of a client's is followed by: NULL, or where the scope stands.
+pub(super) fn assertion(scope: &Scope) -> SqlStr {
+    let mut text = String::from("SELECT ");
+    push_breach(&mut text, scope);
+    audited(text)
+}
+
+/// [`commit`]'s message, and the whole reset behind it.
+pub(super) fn commit_client(scope: &Scope) -> SqlStr {
+    let mut text = commit(scope).as_str().to_owned();
+    push(&mut text, format_args!("; {RESET_CLIENT}"));
+    audited(text)
+}
+
+/// What ends a transaction of client-written statements that is not to be committed.
+pub(super) fn roll_back_client() -> SqlStr {
+    audited(format!("ROLLBACK; {RESET}; {RESET_CLIENT}"))
+}
 
 /// NULL, or where the scope stands instead.
 fn push_breach(text: &mut String, scope: &Scope) {
@@ -153,19 +206,29 @@ fn push_breach(text: &mut String, scope: &Scope) {
 /// True while path and role are what they were set to. `quote_ident` writes a name exactly as SET
 /// stores it, whichever words this server's version reserves.
 fn push_holds(text: &mut String, scope: &Scope) {
-    text.push_str("pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.=) (");
-    for schema in scope.path() {
-        push(text, format_args!("pg_catalog.quote_ident({}) || ', ' || ", Literal(schema.as_str())));
-    }
-    text.push_str("'pg_temp') AND current_user OPERATOR(pg_catalog.=) ");
+    text.push_str("pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.=) ");
+    push_path(text, scope);
+    text.push_str(" AND current_user OPERATOR(pg_catalog.=) ");
     match scope.role() {
         Some(role) => push(text, format_args!("{}::pg_catalog.name", Literal(role.as_str()))),
         None => text.push_str("session_user"),
     }
 }
 
+/// The path as PostgreSQL stores it. Every function is named in full: what asserts a path must not
+/// be found by that path.
+fn push_path(text: &mut String, scope: &Scope) {
+    text.push_str("pg_catalog.concat_ws(', ', ");
+    for schema in scope.path() {
+        push(text, format_args!("pg_catalog.quote_ident({}), ", Literal(schema.as_str())));
+    }
+    text.push_str("'pg_temp')");
+}
+
 fn push_whereabouts(text: &mut String) {
-    text.push_str("pg_catalog.current_setting('search_path') || ' as ' || current_user");
+    text.push_str(
+        "pg_catalog.concat(pg_catalog.current_setting('search_path'), ' as ', current_user::pg_catalog.text)",
+    );
 }
 
 /// A string constant that is read the same whatever `standard_conforming_strings` says.

@@ -6,8 +6,10 @@ use http::StatusCode;
 use sqlx::Error;
 use sqlx::error::DatabaseError;
 
+use super::pool::NotOpened;
 use super::text::BREACH;
 use crate::error::{Blame, Code, Refusal};
+use crate::tenant::RoleName;
 
 /// PostgreSQL's `query_canceled`: a timeout, since nobody else cancels our statements.
 const QUERY_CANCELED: &str = "57014";
@@ -38,17 +40,68 @@ pub(super) fn is_breach(error: &Error) -> bool {
     error.as_database_error().is_some_and(|error| error.message().contains(BREACH))
 }
 
-/// The refusal where no connection was to be had. `busy` says that all are in use.
-pub(super) fn no_connection(error: &Error, busy: bool, connections: u32) -> Refusal {
-    let refusal = unavailable("no database connection could be had in time; send the request again shortly");
-    match error {
-        Error::PoolTimedOut if busy => refusal.because(format!(
-            "all {connections} connections of the pool stayed busy; raise `max_connections`, or look for slow \
-             queries"
-        )),
-        Error::PoolTimedOut => refusal.because("the server did not accept a connection within `acquire_timeout`"),
-        error => refusal.because(format!("connecting: {}", chain(error))),
-    }
+/// The refusal where a tenant has more requests waiting than it may.
+pub(super) fn tenant_limited(queue: u32) -> Refusal {
+    Refusal::new(
+        Code::TenantLimited,
+        "too many of this tenant's requests wait for the database; send fewer at once, and this one again shortly",
+    )
+    .retry_after(RETRY_AFTER)
+    .because(format!("{queue} requests of the tenant wait already (`pool.per_tenant.queue`)"))
+}
+
+/// The refusal where all connections stayed in use.
+pub(super) fn pool_busy(connections: u32) -> Refusal {
+    no_connection().because(format!(
+        "all {connections} connections of the pool stayed busy; raise `max_connections`, or look for slow queries"
+    ))
+}
+
+/// The refusal where a tenant's own requests stayed in its way.
+pub(super) fn tenant_busy(connections: u32) -> Refusal {
+    no_connection().because(format!(
+        "all {connections} connections that the tenant may use stayed busy; raise `pool.per_tenant.connections`, \
+         or look for its slow queries"
+    ))
+}
+
+/// The refusal where the server said nothing while it was connected to.
+pub(super) fn no_answer() -> Refusal {
+    no_connection().because("the server did not accept a connection within `acquire_timeout`")
+}
+
+/// Why sqlx could not connect, or log in as `login`.
+pub(super) fn not_opened(error: &Error, login: Option<&RoleName>) -> NotOpened {
+    let state = sqlstate(error);
+    let refused = matches!(error, Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused);
+    not_opened_by_state(state.as_deref(), refused, &chain(error), login)
+}
+
+/// Why there is no connection, by the server's SQLSTATE if it came to one. `refused` says that
+/// nobody listens, as while the server starts.
+pub(super) fn not_opened_by_state(
+    state: Option<&str>,
+    refused: bool,
+    cause: &str,
+    login: Option<&RoleName>,
+) -> NotOpened {
+    // Too many connections, or not ready to take one.
+    let passes = refused || matches!(state, Some("53300" | "57P03"));
+    let class = state.and_then(|state| state.get(..2));
+    let refusal = match login {
+        Some(role) => no_connection().because(format!("connecting as the role `{}`: {cause}", role.as_str())),
+        None => no_connection().because(format!("connecting: {cause}")),
+    };
+    // No such role, a wrong password, no right to log in or to connect: whoever set it up can mend it.
+    let refusal = match class {
+        Some("28" | "3D" | "42") => refusal.blamed_on(Blame::Policy),
+        _ => refusal,
+    };
+    NotOpened { refusal, passes }
+}
+
+fn no_connection() -> Refusal {
+    unavailable("no database connection could be had in time; send the request again shortly")
 }
 
 /// The refusal where PostgreSQL would not let the scope be set. No statement has run.

@@ -1,14 +1,10 @@
 //! A connection for one request. In doubt it is closed, never returned to the pool.
 
-use std::sync::Arc;
-
 use futures_util::TryStreamExt as _;
-use sqlx::pool::PoolConnection;
-use sqlx::{Either, Error, Executor as _, PgConnection, Postgres, SqlStr};
+use sqlx::{Either, Error, Executor as _, PgConnection, SqlStr};
 
+use super::pool::Leased;
 use super::text;
-use crate::policy::Name;
-use crate::telemetry::{DatabaseLabel, Metrics};
 
 /// A pooled connection inside a transaction that is narrowed to a scope.
 ///
@@ -20,9 +16,7 @@ use crate::telemetry::{DatabaseLabel, Metrics};
 /// Dropped in any way but [`Lease::end_read`] or [`Lease::commit`], it closes its connection:
 /// whoever cancels a request at any await leaves nothing behind.
 pub(super) struct Lease {
-    connection: Option<PoolConnection<Postgres>>,
-    database: Name,
-    metrics: Arc<Metrics>,
+    connection: Leased<PgConnection>,
 }
 
 /// What a commit came to.
@@ -34,9 +28,9 @@ pub(super) enum CommitError {
 }
 
 impl Lease {
-    /// Takes a connection in hand. From here on it is closed unless it is settled.
-    pub(super) fn new(connection: PoolConnection<Postgres>, database: &Name, metrics: &Arc<Metrics>) -> Self {
-        Self { connection: Some(connection), database: Name::clone(database), metrics: Arc::clone(metrics) }
+    /// Takes a connection in hand. From here on it is closed unless its transaction is seen to end.
+    pub(super) fn new(connection: Leased<PgConnection>) -> Self {
+        Self { connection }
     }
 
     /// Opens the transaction, with [`text::begin`]'s message.
@@ -46,7 +40,7 @@ impl Lease {
 
     /// The connection, to run the one statement on.
     pub(super) fn connection(&mut self) -> &mut PgConnection {
-        self.connection.as_mut().expect("only `settle` takes the connection, and it takes the lease too")
+        &mut self.connection
     }
 
     /// Ends a read, or a statement that failed, without making the request wait for it. Only a
@@ -55,7 +49,7 @@ impl Lease {
         tokio::spawn(async move {
             let ended = self.connection().execute(sqlx::raw_sql(text::END_OF_READ)).await;
             match ended {
-                Ok(_) => self.settle(),
+                Ok(_) => self.connection.settle(),
                 Err(error) => tracing::debug!(%error, "a connection did not roll back and is closed"),
             }
         });
@@ -76,33 +70,16 @@ impl Lease {
         drop(answers);
         match outcome {
             Ok(()) => {
-                self.settle();
+                self.connection.settle();
                 Ok(())
             }
             // The change is saved; only the reset failed. Dropping the lease closes the connection.
             Err(error) if completed > text::COMMIT_POSITION => {
-                tracing::warn!(%error, database = %self.database, "a connection did not reset and is closed");
+                tracing::warn!(%error, database = %self.connection.database(), "a connection did not reset and is closed");
                 Ok(())
             }
             Err(error @ Error::Database(_)) => Err(CommitError::Refused(error)),
             Err(error) => Err(CommitError::InDoubt(error)),
-        }
-    }
-
-    /// Gives the connection back: its transaction is over and its session is clean.
-    fn settle(mut self) {
-        self.connection.take();
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            // Closed here and now, without a farewell that would have to wait for the server: the
-            // slot in the pool is free at once, and the server notices within its check interval.
-            drop(connection.detach());
-            let labels = DatabaseLabel { database: Name::clone(&self.database) };
-            self.metrics.connections_discarded.get_or_create(&labels).inc();
         }
     }
 }

@@ -7,19 +7,18 @@ mod failure;
 mod guard;
 mod lease;
 mod placeholders;
+mod pool;
 mod scope;
 mod shape;
 mod text;
 mod value;
 mod wire;
 
-use std::str::FromStr as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::{ConnectOptions as _, Connection as _, Error, Executor as _, Row as _};
+use sqlx::postgres::PgRow;
+use sqlx::{Connection as _, Error, Executor as _, PgConnection, Row as _};
 
 pub use batch::{Batch, Characteristics, ClientStatement, IsolationLevel};
 pub use execute::Rows;
@@ -32,11 +31,8 @@ use crate::error::{Code, Refusal};
 use crate::policy::{self, Query, ResultShape};
 use crate::telemetry::{DatabaseLabel, Metrics};
 use lease::{CommitError, Lease};
+use pool::{Pool, Server};
 use text::Beginning;
-
-/// Statements that sqlx keeps prepared on each connection. Each costs the server some ten
-/// kilobytes a connection; a statement that fell out costs two round trips to prepare again.
-const STATEMENT_CACHE_CAPACITY: usize = 256;
 
 /// How long after `statement_timeout` an answer is still waited for, before the server is taken
 /// for unreachable: its own error must have the time to arrive.
@@ -55,11 +51,8 @@ pub enum Answer {
 pub struct Database {
     settings: Arc<policy::Database>,
     metrics: Arc<Metrics>,
-    pool: PgPool,
+    pool: Pool,
     label: DatabaseLabel,
-    /// Whether the server can watch a client's connection while a query runs (PostgreSQL 14 on,
-    /// not on every system). Every new connection asks.
-    watches_clients: Arc<AtomicBool>,
 }
 
 /// Why a database cannot even be addressed.
@@ -77,44 +70,9 @@ impl Database {
     /// # Errors
     /// The URL cannot be read.
     pub fn open(settings: Arc<policy::Database>, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
-        let options = PgConnectOptions::from_str(settings.url.reveal())
-            .map_err(|error| OpenError {
-                database: policy::Name::clone(&settings.name),
-                // The error's text may quote the URL, and with it the password.
-                reason: match error {
-                    Error::Configuration(_) => "it is not a valid URL".to_owned(),
-                    other => other.to_string(),
-                },
-            })?
-            .application_name("innkeeper")
-            .statement_cache_capacity(STATEMENT_CACHE_CAPACITY)
-            // They name schemas and show values: what an operator may read is in the refusal.
-            .disable_statement_logging();
-        let watches_clients = Arc::new(AtomicBool::new(false));
-        let noticed = Arc::clone(&watches_clients);
-        let pool = PgPoolOptions::new()
-            .max_connections(settings.pool.max_connections)
-            .acquire_timeout(settings.pool.acquire_timeout)
-            .idle_timeout(settings.pool.idle_timeout)
-            .max_lifetime(settings.pool.max_lifetime)
-            // It costs a round trip a request. A dead connection shows itself at BEGIN, where
-            // another one can take over.
-            .test_before_acquire(false)
-            .after_connect(move |connection, _| {
-                let noticed = Arc::clone(&noticed);
-                Box::pin(async move {
-                    let probe = "SET client_connection_check_interval TO 1000; RESET client_connection_check_interval";
-                    match connection.execute(sqlx::raw_sql(probe)).await {
-                        Ok(_) => noticed.store(true, Ordering::Relaxed),
-                        Err(Error::Database(_)) => noticed.store(false, Ordering::Relaxed),
-                        Err(error) => return Err(error),
-                    }
-                    Ok(())
-                })
-            })
-            .connect_lazy_with(options);
+        let pool = Pool::new(Server::new(Arc::clone(&settings))?, Arc::clone(&metrics));
         let label = DatabaseLabel { database: policy::Name::clone(&settings.name) };
-        Ok(Self { settings, metrics, pool, label, watches_clients })
+        Ok(Self { settings, metrics, pool, label })
     }
 
     /// What the policy says of it.
@@ -129,12 +87,14 @@ impl Database {
     pub async fn ready(&self) -> Result<(), Refusal> {
         let mut failures = self.settings.pool.max_connections;
         loop {
-            let mut connection = self.acquire().await?;
+            let mut connection = self.pool.take_own::<PgConnection>().await?;
             match connection.ping().await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    connection.settle();
+                    return Ok(());
+                }
                 // One that died idle says nothing of the server: it makes room for a new one.
                 Err(error) => {
-                    drop(connection.detach());
                     failures = failures.checked_sub(1).ok_or_else(|| failure::not_scoped(&error))?;
                 }
             }
@@ -234,15 +194,14 @@ impl Database {
     async fn begin(&self, scope: &Scope, read_only: bool, timeout: Duration) -> Result<Lease, Refusal> {
         let mut lost = 0;
         loop {
-            let connection = self.acquire().await?;
-            let mut lease = Lease::new(connection, &self.settings.name, &self.metrics);
+            let mut lease = Lease::new(self.pool.take(scope).await?);
             let message = text::begin(
                 scope,
                 &Beginning {
                     read_only,
                     statement_timeout: timeout,
                     idle_timeout: self.settings.idle_in_transaction_timeout,
-                    watches_client: self.watches_clients.load(Ordering::Relaxed),
+                    watches_client: self.pool.server().watches_clients(),
                 },
             );
             match lease.begin(message).await {
@@ -258,16 +217,6 @@ impl Database {
                 }
             }
         }
-    }
-
-    async fn acquire(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, Refusal> {
-        let since = Instant::now();
-        let acquired = self.pool.acquire().await;
-        self.metrics.pool_wait.get_or_create(&self.label).observe(since.elapsed().as_secs_f64());
-        acquired.map_err(|error| {
-            let most = self.settings.pool.max_connections;
-            failure::no_connection(&error, self.pool.size() >= most && self.pool.num_idle() == 0, most)
-        })
     }
 
     /// Reads the one row that [`text::statement`] makes of a result: the result first, and last

@@ -52,7 +52,7 @@ pub(super) fn begin(scope: &Scope, beginning: &Beginning) -> SqlStr {
     // Last, and named, because PostgreSQL looks there first where it is not named: a temporary
     // table that someone left behind must never stand before a tenant's own.
     text.push_str("pg_temp");
-    if let Some(role) = scope.role() {
+    if let Some(role) = scope.becomes() {
         push(&mut text, format_args!("; SET LOCAL ROLE {}", role.quoted()));
     }
     let statement_timeout = milliseconds(beginning.statement_timeout);
@@ -212,6 +212,10 @@ fn push_holds(text: &mut String, scope: &Scope) {
     match scope.role() {
         Some(role) => push(text, format_args!("{}::pg_catalog.name", Literal(role.as_str()))),
         None => text.push_str("session_user"),
+    }
+    if let Some(role) = scope.login() {
+        let role = Literal(role.as_str());
+        push(text, format_args!(" AND session_user OPERATOR(pg_catalog.=) {role}::pg_catalog.name"));
     }
 }
 

@@ -53,6 +53,9 @@ pub enum BodyError {
     /// The upstream broke off.
     #[error("the upstream broke off: {0}")]
     UpstreamGone(String),
+    /// The statement failed whose rows it is made of.
+    #[error("the statement failed after its first rows: {0}")]
+    QueryBroken(&'static str),
 }
 
 /// How a body ended: what an observer is told.
@@ -155,6 +158,7 @@ impl BodyError {
             Self::UpstreamGone(_) => {
                 Refusal::new(Code::UpstreamUnreachable, "the upstream broke off").because(self)
             }
+            Self::QueryBroken(_) => Refusal::new(Code::QueryFailed, "the query broke off").because(self),
         }
     }
 }

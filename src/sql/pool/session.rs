@@ -102,7 +102,8 @@ impl Session for PgConnection {
         let opened = match login {
             None => server.options().connect().await,
             Some(role) => {
-                let options = server.options().clone().username(role.as_str()).password(&server.password(role));
+                let options =
+                    server.options().clone().username(role.as_str()).password(&server.password(role));
                 options.connect().await
             }
         };

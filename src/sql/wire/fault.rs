@@ -111,9 +111,9 @@ fn gone() -> Refusal {
 
 impl DatabaseError {
     pub(super) fn read(body: &ErrorResponseBody) -> io::Result<Box<Self>> {
-        let fields = body.fields().map(|field| {
-            Ok((field.type_(), String::from_utf8_lossy(field.value_bytes()).into_owned()))
-        });
+        let fields = body
+            .fields()
+            .map(|field| Ok((field.type_(), String::from_utf8_lossy(field.value_bytes()).into_owned())));
         Ok(Box::new(Self(fields.collect()?)))
     }
 

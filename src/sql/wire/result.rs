@@ -72,7 +72,11 @@ impl Row {
             }
             count += 1;
         }
-        if count == columns { Ok(row) } else { Err(WireError::Protocol("a row has not as many values as columns")) }
+        if count == columns {
+            Ok(row)
+        } else {
+            Err(WireError::Protocol("a row has not as many values as columns"))
+        }
     }
 
     /// The values, in the columns' order; `None` is NULL.
@@ -105,10 +109,6 @@ impl Tag {
     /// Rows that were found or changed, where the command counts them.
     pub fn rows(&self) -> Option<u64> {
         self.0.rsplit(' ').next()?.parse().ok()
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
     }
 }
 

@@ -51,7 +51,9 @@ pub(super) async fn log_in(
             }
             Message::ReadyForQuery(_) => return Ok(()),
             Message::ErrorResponse(body) => return Err(DatabaseError::read(&body)?.into()),
-            _ => return Err(WireError::Protocol("the server asks for a kind of login that is not known here")),
+            _ => {
+                return Err(WireError::Protocol("the server asks for a kind of login that is not known here"));
+            }
         }
     }
 }
@@ -84,7 +86,10 @@ async fn scram(
 }
 
 fn password_of(credentials: &Credentials) -> Result<&Secret, WireError> {
-    credentials.password.as_ref().ok_or(WireError::Protocol("the server asks for a password, and there is none"))
+    credentials
+        .password
+        .as_ref()
+        .ok_or(WireError::Protocol("the server asks for a password, and there is none"))
 }
 
 async fn send(

@@ -70,8 +70,8 @@ fn configure(trust: &Trust) -> Result<ClientConfig, String> {
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| format!("`sslcert` {}: {error}", certificate.display()))?;
-    let key = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| format!("`sslkey` {}: {error}", key.display()))?;
+    let key =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| format!("`sslkey` {}: {error}", key.display()))?;
     builder.with_client_auth_cert(chain, key).map_err(|error| format!("`sslcert` and `sslkey`: {error}"))
 }
 
@@ -142,4 +142,3 @@ impl ServerCertVerifier for Verifier {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
-

@@ -62,8 +62,7 @@ impl WireConnection {
         statement: &Statement<'_>,
         assertion: Option<&SqlStr>,
     ) -> Result<Vec<Column>, StartError> {
-        self.put_exchange(opening, statement, assertion)
-            .map_err(|error| StartError::Failed(error.into()))?;
+        self.put_exchange(opening, statement, assertion).map_err(|error| StartError::Failed(error.into()))?;
         self.flush().await.map_err(StartError::NotOpened)?;
         if opening.is_some() {
             self.confirm().await.map_err(StartError::NotOpened)?;

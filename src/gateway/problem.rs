@@ -9,16 +9,7 @@ use crate::error::Refusal;
 
 /// The response for a refusal. It holds what helps the client, and nothing of the operator's.
 pub(super) fn response(refusal: &Refusal, request_id: &str) -> Response<Body> {
-    let mut document = Map::new();
-    document.insert("type".into(), json!(format!("urn:innkeeper:error:{}", refusal.code().as_str())));
-    document.insert("title".into(), json!(refusal.code().title()));
-    document.insert("status".into(), json!(refusal.status().as_u16()));
-    document.insert("detail".into(), json!(refusal.detail()));
-    document.insert("request_id".into(), json!(request_id));
-    if let Some((name, value)) = refusal.extension() {
-        document.insert(name.into(), json!(value));
-    }
-    let mut response = Response::new(Body::full(Value::Object(document).to_string()));
+    let mut response = Response::new(Body::full(document(refusal, request_id).to_string()));
     *response.status_mut() = refusal.status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -31,4 +22,18 @@ pub(super) fn response(refusal: &Refusal, request_id: &str) -> Response<Body> {
         headers.insert(RETRY_AFTER, value);
     }
     response
+}
+
+/// What a client is told of a refusal, wherever it stands.
+pub(super) fn document(refusal: &Refusal, request_id: &str) -> Value {
+    let mut document = Map::new();
+    document.insert("type".into(), json!(format!("urn:innkeeper:error:{}", refusal.code().as_str())));
+    document.insert("title".into(), json!(refusal.code().title()));
+    document.insert("status".into(), json!(refusal.status().as_u16()));
+    document.insert("detail".into(), json!(refusal.detail()));
+    document.insert("request_id".into(), json!(request_id));
+    if let Some((name, value)) = refusal.extension() {
+        document.insert(name.into(), json!(value));
+    }
+    Value::Object(document)
 }

@@ -53,9 +53,9 @@ pub enum BodyError {
     /// The upstream broke off.
     #[error("the upstream broke off: {0}")]
     UpstreamGone(String),
-    /// The statement failed whose rows it is made of.
-    #[error("the statement failed after its first rows: {0}")]
-    QueryBroken(&'static str),
+    /// An answer of ours that had begun failed, with this error code.
+    #[error("the answer broke off: {0}")]
+    AnswerBroken(&'static str),
 }
 
 /// How a body ended: what an observer is told.
@@ -158,7 +158,7 @@ impl BodyError {
             Self::UpstreamGone(_) => {
                 Refusal::new(Code::UpstreamUnreachable, "the upstream broke off").because(self)
             }
-            Self::QueryBroken(_) => Refusal::new(Code::QueryFailed, "the query broke off").because(self),
+            Self::AnswerBroken(_) => Refusal::new(Code::InternalError, "the answer broke off").because(self),
         }
     }
 }

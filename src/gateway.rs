@@ -4,6 +4,7 @@
 mod access;
 mod access_log;
 mod forward;
+mod ndjson;
 mod problem;
 mod query;
 pub mod sanitise;
@@ -75,7 +76,9 @@ impl Gateway {
         record.admitted(&caller, &self.metrics);
 
         match matched.target() {
-            Target::Query(query) => query::run(query, &matched, &caller, snapshot, &head, body).await,
+            Target::Query(query) => {
+                query::run(query, &matched, &caller, snapshot, &head, body, record.request_id()).await
+            }
             Target::Sql(target) => {
                 sql::run(target, &caller, snapshot, &head, body, record.request_id()).await
             }

@@ -10,24 +10,7 @@ use crate::error::Refusal;
 /// The response for a refusal. It holds what helps the client, and nothing of the operator's.
 pub(super) fn response(refusal: &Refusal, request_id: &str) -> Response<Body> {
     let status = refusal.status();
-    respond(refusal, status, document(refusal, status, request_id))
-}
-
-/// The document for a refusal that is answered with `status`.
-pub(super) fn document(refusal: &Refusal, status: StatusCode, request_id: &str) -> Map<String, Value> {
-    let mut document = Map::new();
-    document.insert("type".into(), json!(format!("urn:innkeeper:error:{}", refusal.code().as_str())));
-    document.insert("title".into(), json!(refusal.code().title()));
-    document.insert("status".into(), json!(status.as_u16()));
-    document.insert("detail".into(), json!(refusal.detail()));
-    document.insert("request_id".into(), json!(request_id));
-    if let Some((name, value)) = refusal.extension() {
-        document.insert(name.into(), json!(value));
-    }
-    for (name, value) in refusal.members() {
-        document.insert(name.clone(), value.clone());
-    }
-    document
+    respond(refusal, status, document(refusal, request_id))
 }
 
 /// The response with a refusal's `document`.
@@ -45,4 +28,21 @@ pub(super) fn respond(refusal: &Refusal, status: StatusCode, document: Map<Strin
         headers.insert(RETRY_AFTER, value);
     }
     response
+}
+
+/// What a client is told of a refusal, wherever it stands.
+pub(super) fn document(refusal: &Refusal, request_id: &str) -> Map<String, Value> {
+    let mut document = Map::new();
+    document.insert("type".into(), json!(format!("urn:innkeeper:error:{}", refusal.code().as_str())));
+    document.insert("title".into(), json!(refusal.code().title()));
+    document.insert("status".into(), json!(refusal.status().as_u16()));
+    document.insert("detail".into(), json!(refusal.detail()));
+    document.insert("request_id".into(), json!(request_id));
+    if let Some((name, value)) = refusal.extension() {
+        document.insert(name.into(), json!(value));
+    }
+    for (name, value) in refusal.members() {
+        document.insert(name.clone(), value.clone());
+    }
+    document
 }

@@ -18,7 +18,7 @@ type Lease = Leased<WireConnection>;
 
 /// The rows of a statement that is running, one by one. Dropped before its end, the statement is
 /// cancelled and its transaction undone.
-pub struct Rows {
+pub struct StatementRows {
     database: Arc<Database>,
     scope: Scope,
     running: Option<Running>,
@@ -63,7 +63,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`Database::execute`].
-    pub async fn stream(self: &Arc<Self>, scope: Scope, batch: &Batch) -> Result<Rows, Refusal> {
+    pub async fn start(self: &Arc<Self>, scope: Scope, batch: &Batch) -> Result<StatementRows, Refusal> {
         let [statement] = batch.statements.as_slice() else {
             return Err(Refusal::new(Code::InternalError, "internal error")
                 .because("only one statement can be streamed"));
@@ -74,7 +74,7 @@ impl Database {
         let (lease, columns) = begun.map_err(|_| failure::silent())??;
         let running = Running { lease, commits: !batch.characteristics.read_only };
         let database = Arc::clone(self);
-        Ok(Rows { database, scope, running: Some(running), columns, tag: None, patience })
+        Ok(StatementRows { database, scope, running: Some(running), columns, tag: None, patience })
     }
 
     async fn run_batch(&self, scope: &Scope, batch: &Batch) -> Result<Vec<ResultSet>, Refusal> {
@@ -265,7 +265,7 @@ impl Database {
     }
 }
 
-impl Rows {
+impl StatementRows {
     /// The columns.
     pub fn columns(&self) -> &[Column] {
         &self.columns

@@ -23,17 +23,35 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) fn is_lost(error: &Error) -> bool {
     match error {
         Error::Io(_) | Error::Protocol(_) | Error::WorkerCrashed => true,
-        Error::Database(_) => sqlstate(error).is_some_and(|state| {
-            matches!(state.get(..2), Some("08")) || matches!(state.as_str(),
-                // The server ends, crashed, or ended this session for idling.
-                "57P01" | "57P02" | "57P03" | "57P05" | "25P03"
-                // Someone deallocated what sqlx prepared; it would not notice.
-                | "26000")
-                // The plan is for a table that has changed since; a new connection plans anew.
-                || (state == "0A000" && error.to_string().contains("cached plan"))
-        }),
+        Error::Database(_) => {
+            sqlstate(error).is_some_and(|state| {
+                matches!(state.get(..2), Some("08"))
+                    || matches!(
+                        state.as_str(),
+                        // The server ends, crashed, or ended this session for idling.
+                        "57P01" | "57P02" | "57P03" | "57P05" | "25P03"
+                    )
+            }) || is_stale(error)
+        }
         _ => false,
     }
+}
+
+/// Whether what is prepared on the connection is of no more use, so that the statement was not
+/// begun: a new connection prepares anew.
+pub(super) fn is_stale(error: &Error) -> bool {
+    match sqlstate(error).as_deref() {
+        // Someone deallocated what sqlx prepared; it would not notice.
+        Some("26000") => true,
+        // The plan is for a table that has changed since.
+        Some("0A000") => error.to_string().contains("cached plan"),
+        _ => false,
+    }
+}
+
+/// Whether the server does not know a setting, or cannot do what it says on its system.
+pub(super) fn is_unknown_setting(error: &Error) -> bool {
+    matches!(sqlstate(error).as_deref(), Some("42704" | "22023"))
 }
 
 /// Whether this is our own assertion, which found the session out of its scope.

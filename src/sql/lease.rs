@@ -1,10 +1,11 @@
 //! A connection for one request. In doubt it is closed, never returned to the pool.
 
 use futures_util::TryStreamExt as _;
-use sqlx::{Either, Error, Executor as _, PgConnection, SqlStr};
+use sqlx::{Either, Error, Executor as _, PgConnection};
 
 use super::pool::Leased;
-use super::text;
+use super::texts::Texts;
+use super::{failure, text};
 
 /// A pooled connection inside a transaction that is narrowed to a scope.
 ///
@@ -13,7 +14,7 @@ use super::text;
 /// queued, and the connection goes back to the pool inside an open transaction with a tenant's
 /// search path. sqlx never learns of ours, and so sends no COMMIT or ROLLBACK of its own either.
 ///
-/// Dropped in any way but [`Lease::end_read`] or [`Lease::commit`], it closes its connection:
+/// Dropped in any way but [`Lease::end_read`] or [`Lease::finish`], it closes its connection:
 /// whoever cancels a request at any await leaves nothing behind.
 pub(super) struct Lease {
     connection: Leased<PgConnection>,
@@ -33,9 +34,9 @@ impl Lease {
         Self { connection }
     }
 
-    /// Opens the transaction, with [`text::begin`]'s message.
-    pub(super) async fn begin(&mut self, message: SqlStr) -> Result<(), Error> {
-        self.connection().execute(sqlx::raw_sql(message)).await.map(|_| ())
+    /// Opens the transaction and narrows it to its scope.
+    pub(super) async fn begin(&mut self, texts: &Texts) -> Result<(), Error> {
+        self.connection().execute(sqlx::raw_sql(texts.begin.clone())).await.map(|_| ())
     }
 
     /// The connection, to run the one statement on.
@@ -55,10 +56,17 @@ impl Lease {
         });
     }
 
-    /// Asserts the scope, commits and resets, with [`text::commit`]'s message.
-    pub(super) async fn commit(mut self, message: SqlStr) -> Result<(), CommitError> {
+    /// Ends a statement that failed: by a rollback, unless the connection is of no more use.
+    pub(super) fn end_failed(self, error: &Error) {
+        if !failure::is_lost(error) {
+            self.end_read();
+        }
+    }
+
+    /// Asserts the scope and ends the transaction: a change by its commit, a read by its rollback.
+    pub(super) async fn finish(mut self, texts: &Texts) -> Result<(), CommitError> {
         let mut completed = 0;
-        let mut answers = self.connection().fetch_many(sqlx::raw_sql(message));
+        let mut answers = self.connection().fetch_many(sqlx::raw_sql(texts.end.clone()));
         let outcome = loop {
             match answers.try_next().await {
                 Ok(Some(Either::Left(_))) => completed += 1,

@@ -10,20 +10,23 @@ mod placeholders;
 mod pool;
 mod scope;
 mod shape;
+mod stream;
 mod text;
+mod texts;
 mod value;
 mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgRow;
-use sqlx::{Connection as _, Error, Executor as _, PgConnection, Row as _};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{Connection as _, Error, Executor as _, PgConnection, Postgres, Row as _};
 
 pub use batch::{Batch, Characteristics, ClientStatement, IsolationLevel};
-pub use execute::Rows;
+pub use execute::StatementRows;
 pub use guard::{Guard, Vetted};
 pub use scope::Scope;
+pub use stream::Rows;
 pub use value::{Given, Value, read_value};
 pub use wire::{Column, ResultSet, Row, Tag};
 
@@ -32,7 +35,8 @@ use crate::policy::{self, Query, ResultShape};
 use crate::telemetry::{DatabaseLabel, Metrics};
 use lease::{CommitError, Lease};
 use pool::{Pool, Server};
-use text::Beginning;
+use text::Form;
+use texts::{TextCache, Texts};
 
 /// How long after `statement_timeout` an answer is still waited for, before the server is taken
 /// for unreachable: its own error must have the time to arrive.
@@ -52,6 +56,7 @@ pub struct Database {
     settings: Arc<policy::Database>,
     metrics: Arc<Metrics>,
     pool: Pool,
+    texts: TextCache,
     label: DatabaseLabel,
 }
 
@@ -72,7 +77,7 @@ impl Database {
     pub fn open(settings: Arc<policy::Database>, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let pool = Pool::new(Server::new(Arc::clone(&settings))?, Arc::clone(&metrics));
         let label = DatabaseLabel { database: policy::Name::clone(&settings.name) };
-        Ok(Self { settings, metrics, pool, label })
+        Ok(Self { settings, metrics, pool, texts: TextCache::new(), label })
     }
 
     /// What the policy says of it.
@@ -111,39 +116,19 @@ impl Database {
     /// The codes of a query: `database-unavailable`, `query-timeout`, `query-parameter`,
     /// `query-failed`, and `isolation-breach`, after which nothing of the result is known.
     pub async fn run(&self, scope: &Scope, query: &Query, values: Vec<Value>) -> Result<Answer, Refusal> {
-        if scope.database() != &*self.settings.name || values.len() != query.params.len() {
-            return Err(Refusal::new(Code::InternalError, "internal error").because(format!(
-                "a scope of database `{}` and {} values came to database `{}` and a query with {} parameters",
-                scope.database(),
-                values.len(),
-                self.settings.name,
-                query.params.len()
-            )));
-        }
-        let timeout = query.timeout.unwrap_or(self.settings.statement_timeout);
-        let limit = timeout.saturating_add(ANSWER_GRACE).saturating_add(self.settings.pool.acquire_timeout);
-        match tokio::time::timeout(limit, self.transact(scope, query, values, timeout)).await {
+        self.expect_fit(scope, query, &values)?;
+        match tokio::time::timeout(self.patience(query), self.transact(scope, query, &values)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(failure::silent()),
         }
     }
 
-    async fn transact(
-        &self,
-        scope: &Scope,
-        query: &Query,
-        values: Vec<Value>,
-        timeout: Duration,
-    ) -> Result<Answer, Refusal> {
-        let kinds = query.params.iter().map(|param| param.kind);
-        let sql = text::statement(scope, &query.statement, kinds, query.result);
-        let mut retries = u8::from(query.read_only);
+    async fn transact(&self, scope: &Scope, query: &Query, values: &[Value]) -> Result<Answer, Refusal> {
+        let texts = self.texts.of(scope, query, Form::Whole(query.result));
+        let mut retried = false;
         loop {
-            let mut lease = self.begin(scope, query.read_only, timeout).await?;
-            let statement = values
-                .iter()
-                .cloned()
-                .fold(sqlx::query(sql.clone()), |statement, value| value.bind(statement));
+            let mut lease = self.begin(scope, &texts).await?;
+            let statement = bind(&texts, values);
             let row = if query.statement.returns_rows() {
                 lease.connection().fetch_one(statement).await.map(Some)
             } else {
@@ -151,16 +136,12 @@ impl Database {
             };
             let row = match row {
                 Ok(row) => row,
-                Err(error) if failure::is_lost(&error) => {
-                    drop(lease);
-                    if retries > 0 {
-                        retries -= 1;
-                        continue;
-                    }
-                    return Err(failure::failed(&error, !values.is_empty()));
+                Err(error) if !retried && may_run_again(&error, query) => {
+                    retried = true;
+                    continue;
                 }
                 Err(error) => {
-                    lease.end_read();
+                    lease.end_failed(&error);
                     return Err(failure::failed(&error, !values.is_empty()));
                 }
             };
@@ -177,46 +158,48 @@ impl Database {
                 lease.end_read();
                 return Ok(answer);
             }
-            return match lease.commit(text::commit(scope)).await {
-                Ok(()) => Ok(answer),
-                Err(CommitError::Refused(error)) if failure::is_breach(&error) => {
-                    Err(self.alarm(&error.to_string()))
-                }
-                Err(CommitError::Refused(error)) => Err(failure::failed(&error, !values.is_empty())),
-                Err(CommitError::InDoubt(error)) => Err(failure::in_doubt(&error)),
-            };
+            lease.finish(&texts).await.map_err(|error| self.not_committed(error, values))?;
+            return Ok(answer);
         }
     }
 
     /// A connection with its transaction begun. Connections that died while they idled are passed
     /// over: after a restart of the server that can be every one of the pool, and no statement
     /// was sent on them.
-    async fn begin(&self, scope: &Scope, read_only: bool, timeout: Duration) -> Result<Lease, Refusal> {
+    async fn begin(&self, scope: &Scope, texts: &Texts) -> Result<Lease, Refusal> {
         let mut lost = 0;
         loop {
             let mut lease = Lease::new(self.pool.take(scope).await?);
-            let message = text::begin(
-                scope,
-                &Beginning {
-                    read_only,
-                    statement_timeout: timeout,
-                    idle_timeout: self.settings.idle_in_transaction_timeout,
-                    watches_client: self.pool.server().watches_clients(),
-                },
-            );
-            match lease.begin(message).await {
+            match lease.begin(texts).await {
                 Ok(()) => return Ok(lease),
                 Err(error) if failure::is_lost(&error) && lost < self.settings.pool.max_connections => {
                     lost += 1;
                 }
                 Err(error) => {
-                    if !failure::is_lost(&error) {
-                        lease.end_read();
-                    }
+                    lease.end_failed(&error);
                     return Err(failure::not_scoped(&error));
                 }
             }
         }
+    }
+
+    /// How long a request is waited for in all, before the server is taken for unreachable.
+    fn patience(&self, query: &Query) -> Duration {
+        let timeout = query.timeout.unwrap_or(self.settings.statement_timeout);
+        timeout.saturating_add(ANSWER_GRACE).saturating_add(self.settings.pool.acquire_timeout)
+    }
+
+    fn expect_fit(&self, scope: &Scope, query: &Query, values: &[Value]) -> Result<(), Refusal> {
+        if scope.database() == &*self.settings.name && values.len() == query.params.len() {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::InternalError, "internal error").because(format!(
+            "a scope of database `{}` and {} values came to database `{}` and a query with {} parameters",
+            scope.database(),
+            values.len(),
+            self.settings.name,
+            query.params.len()
+        )))
     }
 
     /// Reads the one row that [`text::statement`] makes of a result: the result first, and last
@@ -239,9 +222,30 @@ impl Database {
         }
     }
 
+    fn not_committed(&self, error: CommitError, values: &[Value]) -> Refusal {
+        match error {
+            CommitError::Refused(error) if failure::is_breach(&error) => self.alarm(&error.to_string()),
+            CommitError::Refused(error) => failure::failed(&error, !values.is_empty()),
+            CommitError::InDoubt(error) => failure::in_doubt(&error),
+        }
+    }
+
     fn alarm(&self, whereabouts: &str) -> Refusal {
         self.metrics.isolation_breaches.get_or_create(&self.label).inc();
         tracing::error!(database = %self.settings.name, whereabouts, "isolation breach: a statement left its scope");
         failure::breach(whereabouts)
     }
+}
+
+fn bind<'q>(texts: &Texts, values: &[Value]) -> sqlx::query::Query<'q, Postgres, PgArguments> {
+    values
+        .iter()
+        .cloned()
+        .fold(sqlx::query(texts.statement.clone()), |statement, value| value.bind(statement))
+}
+
+/// Whether a statement that failed may be sent once more, on another connection: a read always, and
+/// a change where it was not begun.
+fn may_run_again(error: &Error, query: &Query) -> bool {
+    failure::is_stale(error) || (query.read_only && failure::is_lost(error))
 }

@@ -100,7 +100,8 @@ impl Client {
         } else {
             refusal.status()
         };
-        let mut document = problem::document(refusal, status, request_id);
+        let mut document = problem::document(refusal, request_id);
+        document.insert("status".into(), json!(status.as_u16()));
         document.entry("message").or_insert_with(|| json!(refusal.detail()));
         document.entry("code").or_insert_with(|| json!(refusal.code().as_str()));
         document.entry("severity").or_insert_with(|| json!("ERROR"));

@@ -10,6 +10,7 @@ mod value;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
 
+use super::ndjson;
 use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::{Code, Refusal};
@@ -57,26 +58,26 @@ pub(super) async fn run(
         timeout: endpoint.timeout,
         max_answer: endpoint.max_response,
     };
-    if spoken.streams {
+    if ndjson::accepted(&head.headers) {
         if request.is_batch {
             return Err(Refusal::new(
                 Code::RequestInvalid,
                 "a batch cannot be streamed: send its statements one by one, or accept `application/json`",
             ));
         }
-        let rows = database.stream(scope, &batch).await?;
-        return Ok(respond("application/x-ndjson", stream::body(rows, modes[0], request_id.to_owned())));
+        let rows = database.start(scope, &batch).await?;
+        return Ok(ndjson::response(stream::lines(rows, modes[0]).await?, request_id));
     }
     let results = database.execute(&scope, &batch).await?;
     let text =
         if request.is_batch { answer::batch(&results, &modes) } else { answer::single(&results, &modes) };
-    Ok(respond("application/json", Body::full(text)))
+    Ok(respond(text))
 }
 
-fn respond(content_type: &'static str, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
+fn respond(text: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::full(text));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // Rows of one tenant must not be kept by a cache that another tenant shares.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     response

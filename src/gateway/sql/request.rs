@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 
-use http::header::ACCEPT;
 use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -42,8 +41,6 @@ pub(super) struct Written {
 pub(super) struct Spoken {
     mode: Mode,
     batch: Characteristics,
-    /// Whether rows are to come one by one.
-    pub(super) streams: bool,
 }
 
 /// How a row is written.
@@ -133,13 +130,7 @@ impl Spoken {
             read_only: says_true(headers, &READ_ONLY),
             deferrable: says_true(headers, &DEFERRABLE),
         };
-        let streams = headers.get_all(ACCEPT).iter().any(|value| {
-            let types = value.to_str().unwrap_or_default().split(',');
-            types
-                .map(|kind| kind.split(';').next().unwrap_or_default().trim())
-                .any(|kind| kind.eq_ignore_ascii_case("application/x-ndjson"))
-        });
-        Ok(Self { mode, batch, streams })
+        Ok(Self { mode, batch })
     }
 
     /// How a statement's rows are written.

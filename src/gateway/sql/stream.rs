@@ -1,75 +1,63 @@
-//! Streams a result: a line of JSON for each row, and a last line that tells how it ended.
+//! The lines of a streamed result: one for each row, and a last one that tells what was done.
 
 use bytes::Bytes;
-use futures_util::stream::unfold;
-use http_body::Frame;
-use http_body_util::StreamBody;
-use serde_json::json;
+use futures_util::stream::{self, Stream, StreamExt as _};
 
 use super::answer::{Writer, push_tag};
 use super::request::Mode;
-use crate::body::{Body, BodyError};
 use crate::error::Refusal;
-use crate::gateway::problem;
-use crate::sql::Rows;
+use crate::sql::StatementRows;
 
-/// Lines are sent together up to this size, where they are here already. A slow statement's rows
-/// go out one by one.
+/// Lines are sent together up to this size, bytes, where they are here already. A slow statement's
+/// rows go out one by one.
 const PIECE: usize = 16 << 10;
 
-/// The rows as they come. Nothing is read from the server that the client has not made room for:
-/// memory stays the same however many rows there are. The last line is `{"command":…,"rowCount":…}`,
-/// written after the commit; or `{"error":…}`, after which the body breaks off.
-pub(super) fn body(rows: Rows, mode: Mode, request_id: String) -> Body {
+/// The lines as they come. Nothing is read from the server that the client has not made room for:
+/// memory stays the same however many rows there are. The last line,
+/// `{"command":…,"rowCount":…}`, is written after the commit.
+///
+/// What fails before the first piece is an ordinary refusal.
+pub(super) async fn lines(
+    rows: StatementRows,
+    mode: Mode,
+) -> Result<impl Stream<Item = Result<Bytes, Refusal>>, Refusal> {
     let writer = Writer::new(rows.columns(), mode);
-    let lines = unfold(Some(Lines::Flowing(Box::new(Flowing { rows, writer, request_id }))), |lines| async {
-        match lines? {
-            Lines::Flowing(mut flowing) => {
-                let (piece, next) = flowing.piece().await;
-                let next = match next {
-                    Next::More => Some(Lines::Flowing(flowing)),
-                    Next::Done => None,
-                    Next::Broken(error) => Some(Lines::Broken(error)),
-                };
-                Some((Ok(Frame::data(Bytes::from(piece))), next))
-            }
-            Lines::Broken(error) => {
-                // The line that says why is on its way first: a body that fails at once takes what
-                // was not yet written with it.
-                tokio::task::yield_now().await;
-                Some((Err(error), None))
-            }
-        }
-    });
-    Body::stream(StreamBody::new(lines))
+    let mut lines = Lines { rows, writer, end: None };
+    let first = lines.piece().await.transpose()?;
+    let rest = stream::unfold(lines, |mut lines| async { Some((lines.piece().await?, lines)) });
+    Ok(stream::iter(first.map(Ok)).chain(rest))
 }
 
-enum Lines {
-    Flowing(Box<Flowing>),
-    Broken(BodyError),
-}
-
-enum Next {
-    More,
-    Done,
-    Broken(BodyError),
-}
-
-struct Flowing {
-    rows: Rows,
+struct Lines {
+    rows: StatementRows,
     writer: Writer,
-    request_id: String,
+    /// How it ended, once it has.
+    end: Option<End>,
 }
 
-impl Flowing {
+enum End {
+    Complete,
+    /// The refusal is still to be told.
+    Broken(Refusal),
+}
+
+impl Lines {
     /// The lines that are there, at least one.
-    async fn piece(&mut self) -> (Vec<u8>, Next) {
+    async fn piece(&mut self) -> Option<Result<Bytes, Refusal>> {
+        match self.end.replace(End::Complete) {
+            Some(End::Complete) => return None,
+            Some(End::Broken(refusal)) => return Some(Err(refusal)),
+            None => self.end = None,
+        }
         let mut piece = Vec::new();
-        loop {
+        while self.end.is_none() {
             match self.rows.next().await {
                 Ok(Some(row)) => {
                     self.writer.push(&mut piece, &row);
                     piece.push(b'\n');
+                    if piece.len() >= PIECE || !self.rows.is_next_here() {
+                        break;
+                    }
                 }
                 Ok(None) => {
                     piece.push(b'{');
@@ -77,25 +65,15 @@ impl Flowing {
                         push_tag(&mut piece, tag);
                     }
                     piece.extend_from_slice(b"}\n");
-                    return (piece, Next::Done);
+                    self.end = Some(End::Complete);
                 }
-                Err(refusal) => {
-                    let error = self.broken(&mut piece, &refusal);
-                    return (piece, Next::Broken(error));
+                Err(refusal) if piece.is_empty() => {
+                    self.end = Some(End::Complete);
+                    return Some(Err(refusal));
                 }
-            }
-            if piece.len() >= PIECE || !self.rows.is_next_here() {
-                return (piece, Next::More);
+                Err(refusal) => self.end = Some(End::Broken(refusal)),
             }
         }
-    }
-
-    fn broken(&self, piece: &mut Vec<u8>, refusal: &Refusal) -> BodyError {
-        let (request_id, cause) = (&self.request_id, refusal.cause().unwrap_or_default());
-        tracing::warn!(request_id, code = refusal.code().as_str(), cause, "a stream of rows broke off");
-        let document = problem::document(refusal, refusal.status(), request_id);
-        piece.extend_from_slice(json!({ "error": document }).to_string().as_bytes());
-        piece.push(b'\n');
-        BodyError::QueryBroken(refusal.code().as_str())
+        Some(Ok(Bytes::from(piece)))
     }
 }

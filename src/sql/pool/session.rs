@@ -10,11 +10,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Error, Executor as _, PgConnection};
+use sqlx::{ConnectOptions as _, Error, PgConnection};
 
 use crate::error::Refusal;
 use crate::policy::{self, Login};
-use crate::sql::{OpenError, failure};
+use crate::sql::{OpenError, failure, text};
 use crate::tenant::RoleName;
 
 /// Statements that sqlx keeps prepared on each connection. Each costs the server some ten
@@ -42,6 +42,8 @@ pub(in crate::sql) struct NotOpened {
 pub(in crate::sql) struct Server {
     settings: Arc<policy::Database>,
     options: PgConnectOptions,
+    /// Whether it can watch a client's connection while a query runs: PostgreSQL 14 on, not on
+    /// every system. True until the server says otherwise.
     watches_clients: AtomicBool,
 }
 
@@ -61,8 +63,9 @@ impl Server {
             .application_name("innkeeper")
             .statement_cache_capacity(STATEMENT_CACHE_CAPACITY)
             // They name schemas and show values: what an operator may read is in the refusal.
-            .disable_statement_logging();
-        Ok(Self { settings, options, watches_clients: AtomicBool::new(false) })
+            .disable_statement_logging()
+            .options(text::session_settings(&settings));
+        Ok(Self { settings, options, watches_clients: AtomicBool::new(true) })
     }
 
     /// What the policy says of it.
@@ -90,32 +93,26 @@ impl Server {
         }
     }
 
-    /// Whether it can watch a client's connection while a query runs (PostgreSQL 14 on, not on
-    /// every system). Every new connection of sqlx's asks.
-    pub(in crate::sql) fn watches_clients(&self) -> bool {
-        self.watches_clients.load(Ordering::Relaxed)
+    async fn connect(&self, login: Option<&RoleName>) -> Result<PgConnection, Error> {
+        let mut options = self.options.clone();
+        if let Some(role) = login {
+            options = options.username(role.as_str()).password(&self.password(role));
+        }
+        if self.watches_clients.load(Ordering::Relaxed) {
+            options = options.options([text::WATCHES_CLIENT]);
+        }
+        options.connect().await
     }
 }
 
 impl Session for PgConnection {
     async fn open(server: &Server, login: Option<&RoleName>) -> Result<Self, NotOpened> {
-        let opened = match login {
-            None => server.options().connect().await,
-            Some(role) => {
-                let options =
-                    server.options().clone().username(role.as_str()).password(&server.password(role));
-                options.connect().await
-            }
-        };
-        let mut connection = opened.map_err(|error| failure::not_opened(&error, login))?;
-        let probe = "SET client_connection_check_interval TO 1000; RESET client_connection_check_interval";
-        let watches = match connection.execute(sqlx::raw_sql(probe)).await {
-            Ok(_) => true,
-            Err(Error::Database(_)) => false,
-            Err(error) => return Err(failure::not_opened(&error, login)),
-        };
-        server.watches_clients.store(watches, Ordering::Relaxed);
-        Ok(connection)
+        let mut opened = server.connect(login).await;
+        if opened.as_ref().is_err_and(failure::is_unknown_setting) {
+            server.watches_clients.store(false, Ordering::Relaxed);
+            opened = server.connect(login).await;
+        }
+        opened.map_err(|error| failure::not_opened(&error, login))
     }
 }
 

@@ -52,7 +52,9 @@ pub(super) async fn log_in(
             Message::ReadyForQuery(_) => return Ok(()),
             Message::ErrorResponse(body) => return Err(DatabaseError::read(&body)?.into()),
             _ => {
-                return Err(WireError::Protocol("the server asks for a kind of login that is not known here"));
+                return Err(WireError::Protocol(
+                    "the server asks for a kind of login that is not known here",
+                ));
             }
         }
     }

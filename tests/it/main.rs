@@ -24,6 +24,7 @@ mod query_route;
 mod readme;
 mod reload;
 mod sql;
+mod sql_target;
 mod support;
 mod torture;
 mod torture_gateway;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions as _, Connection as _, Error, Executor as _, Row as _};
 
-pub use guard::{Guard, Vetted};
+pub use guard::{Guard, Vetted, harmless_functions};
 pub use scope::Scope;
 pub use value::{Given, Value, read_value};
 

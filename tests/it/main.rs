@@ -14,6 +14,7 @@ mod edge_server;
 mod edge_upstream;
 mod flat;
 mod framing_cases;
+mod guard;
 mod guests;
 mod hostile_plugins;
 mod languages;

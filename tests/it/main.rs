@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, and so may what it calls")]
 
 mod authors;
+mod clients;
 mod cluster;
 mod demo;
 mod directory;
@@ -14,6 +15,7 @@ mod edge_server;
 mod edge_upstream;
 mod flat;
 mod framing_cases;
+mod guard;
 mod guests;
 mod hostile_plugins;
 mod languages;

@@ -21,7 +21,7 @@ use crate::support::tenant_fixture::{ROWS, TenantFixture, query};
 
 const TENANTS: usize = 60;
 /// At level `login` most requests of another tenant open a connection, which the server takes its time for.
-const TENANTS_THAT_LOG_IN: usize = 14;
+pub const TENANTS_THAT_LOG_IN: usize = 14;
 const CLIENTS: usize = 240;
 const REQUESTS_EACH: usize = 12;
 const CONNECTIONS: u32 = 12;

@@ -157,14 +157,17 @@ async function orm(tenant) {
 }
 
 // Everything at once, for both tenants: each must see its own rows alone. Within a tenant one after
-// the other, because some count what is there.
-await Promise.all(
-  tenants.map(async (tenant) => {
-    for (let round = 0; round < 3; round += 1) {
-      for (const part of [driver, types, transactions, errors, orm]) {
-        await part(tenant);
+// the other, because some count what is there. drizzle replaces the driver's type parsers for the
+// whole process, and so comes last.
+for (const parts of [[driver, types, transactions, errors], [orm]]) {
+  await Promise.all(
+    tenants.map(async (tenant) => {
+      for (let round = 0; round < 3; round += 1) {
+        for (const part of parts) {
+          await part(tenant);
+        }
       }
-    }
-  }),
-);
+    }),
+  );
+}
 console.log('clients: passed');

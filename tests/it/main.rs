@@ -30,6 +30,7 @@ mod sql_target;
 mod support;
 mod torture;
 mod torture_gateway;
+mod torture_sql;
 mod trial;
 mod trial_traffic;
 mod trust;

@@ -25,6 +25,7 @@ mod readme;
 mod reload;
 mod sql;
 mod support;
+mod tickets;
 mod torture;
 mod torture_gateway;
 mod trial;

@@ -23,8 +23,7 @@ impl Captures {
 /// The captures if `rule` takes the request.
 pub(super) fn matches(rule: &RouteMatch, head: &RequestHead) -> Option<Captures> {
     let captures = match_path(&rule.path, head.uri.path())?;
-    let listener_fits =
-        rule.listeners.is_empty() || rule.listeners.iter().any(|one| is_at(*one, head.local));
+    let listener_fits = rule.listeners.is_empty() || rule.listeners.iter().any(|one| is_at(*one, head.local));
     let host_fits =
         rule.hosts.is_empty() || rule.hosts.iter().any(|host| match_host(host, &head.host).is_some());
     let method_fits = rule.methods.is_empty()

@@ -79,7 +79,10 @@ fn shared_key() -> String {
 fn tickets_seen(echo: &Value) -> Vec<String> {
     let headers = echo["headers"].as_object().unwrap();
     let tickets = headers.iter().filter(|(name, _)| name.replace('_', "-") == "x-tenant-ticket");
-    tickets.flat_map(|(_, values)| values.as_array().unwrap()).map(|one| one.as_str().unwrap().into()).collect()
+    tickets
+        .flat_map(|(_, values)| values.as_array().unwrap())
+        .map(|one| one.as_str().unwrap().into())
+        .collect()
 }
 
 /// The ticket that the backend gets with a request of `tenant`.
@@ -167,10 +170,7 @@ async fn what_is_not_a_ticket_of_ours_is_refused() {
         ("another algorithm", signed(OURS, Algorithm::HS512, KEY, &acme)),
         ("another kind of token", signed(Some("JWT"), Algorithm::HS256, KEY, &acme)),
         ("no kind at all", signed(None, Algorithm::HS256, KEY, &acme)),
-        (
-            "over",
-            signed(OURS, Algorithm::HS256, KEY, &json!({ "sub": "acme", "exp": in_seconds(-2) })),
-        ),
+        ("over", signed(OURS, Algorithm::HS256, KEY, &json!({ "sub": "acme", "exp": in_seconds(-2) }))),
         ("without an end", signed(OURS, Algorithm::HS256, KEY, &json!({ "sub": "acme" }))),
         ("of nobody", signed(OURS, Algorithm::HS256, KEY, &json!({ "sub": "", "exp": in_seconds(60) }))),
     ] {
@@ -232,9 +232,8 @@ async fn start_on_free_ports(policy: &str) -> TestGateway {
             let (first, second) = (free(), free());
             [first.local_addr().unwrap(), second.local_addr().unwrap()]
         };
-        let text = policy
-            .replace("FIRST", &addresses[0].to_string())
-            .replace(SECOND, &addresses[1].to_string());
+        let text =
+            policy.replace("FIRST", &addresses[0].to_string()).replace(SECOND, &addresses[1].to_string());
         match Harness::new().policy(&text).try_start_at(vec![]).await {
             Ok(gateway) => return gateway,
             Err(StartError::Bind { .. }) => {}

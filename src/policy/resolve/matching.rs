@@ -77,11 +77,7 @@ pub(super) fn route_match(
 }
 
 /// A listener that the server has. One whose port the system picks has no address to be named by.
-fn listener(
-    address: &Located<SocketAddr>,
-    listen: &[SocketAddr],
-    report: &mut Report,
-) -> Option<SocketAddr> {
+fn listener(address: &Located<SocketAddr>, listen: &[SocketAddr], report: &mut Report) -> Option<SocketAddr> {
     if address.value.port() == 0 {
         report
             .error(address.place, "a listener with port 0 is at another address after every start")
@@ -91,7 +87,10 @@ fn listener(
     if !listen.contains(&address.value) {
         let known: Vec<_> = listen.iter().map(SocketAddr::to_string).collect();
         report
-            .error(address.place, format!("no listener is at `{}`: `server.listen` has none", address.shown()))
+            .error(
+                address.place,
+                format!("no listener is at `{}`: `server.listen` has none", address.shown()),
+            )
             .suggest(address.shown(), known.iter().map(String::as_str));
         return None;
     }

@@ -1,0 +1,416 @@
+//! The attacks: each tenant tries to reach every other, by every way that PostgreSQL knows. Each is
+//! one transaction, and is rolled back; no row of a user's table is read into us or changed.
+
+use sqlx::{Error, Row as _};
+
+use super::examination::Examination;
+use super::finding::{Finding, Severity};
+use super::grants;
+use super::subject::Subject;
+use super::visit::{Attacker, Outcome};
+use crate::tenant::Isolation;
+
+/// The name of what an attacker tries to make; it never comes to be.
+const OBJECT: &str = "innkeeper_doctor";
+
+/// A table that is surely there, and that the attacker's role is granted if it is granted any.
+struct Canary {
+    /// With its schema, quoted.
+    qualified: String,
+    /// Without.
+    plain: String,
+}
+
+/// What was learned, over all pairs of tenants.
+#[derive(Default)]
+struct Log {
+    findings: Vec<Finding>,
+    /// What could not be tried, and why.
+    unseen: Vec<String>,
+    /// Ids of attacks that were refused every time so far, with what it means that they are.
+    held: Vec<(&'static str, &'static str)>,
+}
+
+/// Runs them all; besides findings there may be attempts that proved nothing.
+pub(super) async fn run(look: &mut Examination<'_>) -> Result<(Vec<Finding>, Vec<String>), Error> {
+    let mut log = Log::default();
+    let subjects = look.subjects.clone();
+    for attacker in &subjects {
+        let shared = look.shared();
+        let mut hands = match Attacker::enter(look.database, attacker, shared.into_iter()).await {
+            Ok(hands) => hands,
+            Err(error) => {
+                log.findings.push(cannot_enter(look, attacker));
+                log.unseen.push(format!("what the tenant `{}` can reach: {error}", attacker.id));
+                continue;
+            }
+        };
+        on_its_own(look, &mut hands, attacker, &mut log).await?;
+        for victim in subjects.iter().filter(|other| other.id != attacker.id) {
+            reach(look, &mut hands, attacker, victim, &mut log).await?;
+        }
+    }
+    let failed: Vec<&str> = log.findings.iter().map(|found| found.id).collect();
+    log.held.retain(|(id, _)| !failed.contains(id));
+    log.held.dedup();
+    log.held.sort_unstable();
+    log.held.dedup();
+    let held = log.held.iter().map(|(id, what)| Finding::new(Severity::Holds, id, *what));
+    Ok((log.findings.into_iter().chain(held).collect(), log.unseen))
+}
+
+fn cannot_enter(look: &Examination<'_>, attacker: &Subject) -> Finding {
+    let role = look.quoted_role_of(attacker);
+    let (what, mend) = match attacker.level {
+        Isolation::Login => ("log in", Vec::new()),
+        _ => ("be taken on by the login role", vec![format!("GRANT {role} TO {};", look.login)]),
+    };
+    Finding::new(Severity::Risk, "tenant-cannot-come-in", format!("the role {role} cannot {what}"))
+        .because("the tenant's requests fail; at level `login` look at its password, and at `pg_hba.conf`")
+        .mended_by(mend)
+        .at([attacker])
+}
+
+/// What a tenant can do without aiming at another one.
+async fn on_its_own(
+    look: &mut Examination<'_>,
+    hands: &mut Attacker,
+    attacker: &Subject,
+    log: &mut Log,
+) -> Result<(), Error> {
+    let role = look.quoted_role_of(attacker);
+    if let Some(own) = canary(look, attacker, attacker, "SELECT").await? {
+        let schema = attacker.schema.quoted();
+        match hands.attempt(&[read(&own.qualified)]).await {
+            Outcome::Done => {
+                let shadow = [
+                    format!("CREATE TEMP TABLE {} ({OBJECT} int)", own.plain),
+                    format!("SELECT {OBJECT} FROM {}", own.plain),
+                ];
+                let outcome = hands.attempt(&shadow).await;
+                log.judge(
+                    outcome,
+                    "shadows-a-table",
+                    "a temporary table does not stand before a tenant's own",
+                    || {
+                        Finding::new(
+                            Severity::Leak,
+                            "shadows-a-table",
+                            "a temporary table stands before a tenant's own",
+                        )
+                        .at([attacker])
+                    },
+                );
+            }
+            Outcome::Refused => log.findings.push(
+                Finding::new(
+                    Severity::Risk,
+                    "cannot-read-its-own",
+                    format!("the role {role} cannot read its own tables"),
+                )
+                .because("the tenant's requests fail; and that it cannot read another's proves little")
+                .mended_by([
+                    format!("GRANT USAGE ON SCHEMA {schema} TO {role};"),
+                    format!(
+                        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};"
+                    ),
+                ])
+                .at([attacker]),
+            ),
+            Outcome::Absent | Outcome::Unclear(_) => {
+                log.unseen.push(format!("whether the tenant `{}` can read its own tables", attacker.id));
+            }
+        }
+    }
+
+    let public = grants_to(look, "public", attacker).await?;
+    let outcome = hands.attempt(&[format!("CREATE TABLE public.{OBJECT} ()")]).await;
+    log.judge(outcome, "creates-in-public", "no tenant makes anything in `public`", || {
+        let severity = if look.database.shared_schemas.iter().any(|schema| schema.is_public()) {
+            Severity::Leak
+        } else {
+            Severity::Risk
+        };
+        Finding::new(severity, "creates-in-public", format!("{role} may create in the schema public"))
+            .because("whoever has `public` on its path calls what a tenant put there, as CVE-2018-1058 tells")
+            .mended_by(public)
+            .at([attacker])
+    });
+
+    for shared in look.database.shared_schemas.clone() {
+        if shared.is_public() {
+            continue;
+        }
+        let mend = grants_to(look, shared.as_str(), attacker).await?;
+        let outcome = hands.attempt(&[format!("CREATE TABLE {}.{OBJECT} ()", shared.quoted())]).await;
+        log.judge(
+            outcome,
+            "creates-in-a-shared-schema",
+            "no tenant makes anything in a shared schema",
+            || {
+                Finding::new(
+                    Severity::Leak,
+                    "creates-in-a-shared-schema",
+                    format!("{role} may create in the shared schema {}", shared.quoted()),
+                )
+                .because("every tenant looks there, and calls what this one put there")
+                .mended_by(mend)
+                .at([attacker])
+            },
+        );
+    }
+
+    let outcome = hands.attempt(&[format!("CREATE SCHEMA {OBJECT}")]).await;
+    let database = look.database_name.clone();
+    log.judge(outcome, "creates-schemas", "no tenant makes schemas", || {
+        Finding::new(Severity::Risk, "creates-schemas", format!("{role} may create schemas"))
+            .because("it could make the next tenant's schema before its owner does, and own it")
+            .mended_by([
+                format!("REVOKE CREATE ON DATABASE {database} FROM PUBLIC;"),
+                format!("REVOKE CREATE ON DATABASE {database} FROM {role};"),
+            ])
+            .at([attacker])
+    });
+    Ok(())
+}
+
+/// What one tenant can do to another.
+async fn reach(
+    look: &mut Examination<'_>,
+    hands: &mut Attacker,
+    attacker: &Subject,
+    victim: &Subject,
+    log: &mut Log,
+) -> Result<(), Error> {
+    let role = look.quoted_role_of(attacker);
+    let (level, their) = (attacker.level, victim.schema.quoted());
+    let names = (look.role_of(attacker).to_owned(), victim.schema.as_str().to_owned());
+    let inherent = "level `schema` keeps names apart, not rows: it is for statements that you wrote; take `role` or `login` for others";
+
+    if let Some(table) = canary(look, attacker, victim, "SELECT").await? {
+        let by_path = [
+            format!("SELECT pg_catalog.set_config('search_path', {}, true)", literal(&their.to_string())),
+            read(&table.plain),
+        ];
+        let mut outcome = hands.attempt(&[read(&table.qualified)]).await;
+        if outcome != Outcome::Done {
+            outcome = either(outcome, hands.attempt(&by_path).await);
+        }
+        let mend = grants::close(look, &names.0, &names.1).await?;
+        log.judge(outcome, "reads-another-tenant", "no tenant reads another's tables", || {
+            let what = format!("{role} reads {} of the tenant `{}`", table.qualified, victim.id);
+            match level {
+                Isolation::Schema => {
+                    Finding::new(Severity::Note, "reads-another-tenant", what).because(inherent)
+                }
+                _ => Finding::new(Severity::Leak, "reads-another-tenant", what)
+                    .because("a statement that names the other schema is answered")
+                    .mended_by(mend),
+            }
+            .at([attacker, victim])
+        });
+        step_back(look, hands, attacker, victim, log).await?;
+    }
+
+    if let Some(table) = canary(look, attacker, victim, "INSERT, UPDATE, DELETE, TRUNCATE").await? {
+        // EXPLAIN asks for the privileges of the statement, and does not run it.
+        let mut outcome = Outcome::Refused;
+        for change in [
+            format!("EXPLAIN DELETE FROM {}", table.qualified),
+            format!("EXPLAIN INSERT INTO {} DEFAULT VALUES", table.qualified),
+        ] {
+            if outcome != Outcome::Done {
+                outcome = either(outcome, hands.attempt(&[change]).await);
+            }
+        }
+        let mend = grants::close(look, &names.0, &names.1).await?;
+        log.judge(outcome, "changes-another-tenant", "no tenant changes another's tables", || {
+            let what = format!("{role} changes {} of the tenant `{}`", table.qualified, victim.id);
+            match level {
+                Isolation::Schema => {
+                    Finding::new(Severity::Note, "changes-another-tenant", what).because(inherent)
+                }
+                _ => Finding::new(Severity::Leak, "changes-another-tenant", what)
+                    .because("a statement that names the other schema is carried out")
+                    .mended_by(mend),
+            }
+            .at([attacker, victim])
+        });
+    }
+
+    let mend = grants::close(look, &names.0, &names.1).await?;
+    let outcome = hands.attempt(&[format!("CREATE TABLE {their}.{OBJECT} ()")]).await;
+    log.judge(outcome, "creates-at-another-tenant", "no tenant makes anything in another's schema", || {
+        let what = format!("{role} may create in the schema {their} of the tenant `{}`", victim.id);
+        match level {
+            Isolation::Schema => {
+                Finding::new(Severity::Note, "creates-at-another-tenant", what).because(inherent)
+            }
+            _ => Finding::new(Severity::Leak, "creates-at-another-tenant", what)
+                .because("the other tenant calls what this one put there")
+                .mended_by(mend),
+        }
+        .at([attacker, victim])
+    });
+    become_another(look, hands, attacker, victim, log).await;
+    Ok(())
+}
+
+/// Goes back to the role that the connection logged in as, and reads with it.
+async fn step_back(
+    look: &mut Examination<'_>,
+    hands: &mut Attacker,
+    attacker: &Subject,
+    victim: &Subject,
+    log: &mut Log,
+) -> Result<(), Error> {
+    if attacker.level != Isolation::Role {
+        return Ok(());
+    }
+    let Some(table) = canary_for(look, &look.login_name.clone(), victim, "SELECT").await? else {
+        return Ok(());
+    };
+    let outcome = hands.attempt(&["RESET ROLE".to_owned(), read(&table.qualified)]).await;
+    let (login_name, login) = (look.login_name.clone(), look.login.clone());
+    // The login role must stay a member of tenants' roles; what it must not do is to inherit.
+    let mut mend: Vec<String> = Vec::new();
+    for statement in grants::close(look, &login_name, victim.schema.as_str()).await? {
+        match statement.strip_prefix("REVOKE ").and_then(|rest| rest.split_once(" FROM ")) {
+            Some((role, _)) if !role.starts_with("ALL ON ") => mend.push(match look.version {
+                160_000.. => format!("GRANT {role} TO {login} WITH INHERIT FALSE;"),
+                _ => format!("ALTER ROLE {login} NOINHERIT;"),
+            }),
+            _ => mend.push(statement),
+        }
+    }
+    log.judge(outcome, "steps-back-to-the-login-role", "the login role itself reads no tenant's tables", || {
+        let what = format!("`RESET ROLE` gives {login} back, which reads {} of the tenant `{}`", table.qualified, victim.id);
+        Finding::new(Severity::Leak, "steps-back-to-the-login-role", what)
+            .because("a function or trigger that a tenant wrote can do that, and come back before anyone looks")
+            .mended_by(mend)
+            .at([attacker, victim])
+    });
+    Ok(())
+}
+
+/// Takes on the other tenant's role.
+async fn become_another(
+    look: &Examination<'_>,
+    hands: &mut Attacker,
+    attacker: &Subject,
+    victim: &Subject,
+    log: &mut Log,
+) {
+    let (Some(role), Some(theirs)) = (&attacker.role, &victim.role) else { return };
+    let mut outcome = Outcome::Refused;
+    for step in [
+        format!("SET LOCAL ROLE {}", theirs.quoted()),
+        format!("SELECT pg_catalog.set_config('role', {}, true)", literal(theirs.as_str())),
+        format!("SET LOCAL SESSION AUTHORIZATION {}", theirs.quoted()),
+    ] {
+        if outcome != Outcome::Done {
+            outcome = either(outcome, hands.attempt(&[step]).await);
+        }
+    }
+    let (role, theirs) = (role.quoted().to_string(), theirs.quoted().to_string());
+    log.judge(outcome, "becomes-another-tenant", "no tenant takes on another's role", || {
+        if attacker.level == Isolation::Login {
+            return Finding::new(Severity::Leak, "becomes-another-tenant", format!("{role} can become {theirs}"))
+                .because("it then is the other tenant")
+                .mended_by([format!("REVOKE {theirs} FROM {role};")])
+                .at([attacker, victim]);
+        }
+        let severity = if look.takes_foreign_statements { Severity::Risk } else { Severity::Note };
+        Finding::new(severity, "becomes-another-tenant", format!("code that runs as {role} can take on {theirs}"))
+            .because("at level `role` the login role must be able to become each tenant, and so can a function that a tenant wrote; with `isolation: login` it cannot")
+            .at([attacker, victim])
+    });
+}
+
+impl Log {
+    fn judge(
+        &mut self,
+        outcome: Outcome,
+        id: &'static str,
+        holds: &'static str,
+        finding: impl FnOnce() -> Finding,
+    ) {
+        match outcome {
+            Outcome::Done => self.findings.push(finding()),
+            Outcome::Refused | Outcome::Absent => self.held.push((id, holds)),
+            Outcome::Unclear(why) => self.unseen.push(format!("{id}: {why}")),
+        }
+    }
+}
+
+/// The outcome of two attempts at the same thing, of which one success is enough.
+fn either(one: Outcome, other: Outcome) -> Outcome {
+    match (one, other) {
+        (Outcome::Done, _) | (_, Outcome::Done) => Outcome::Done,
+        (Outcome::Unclear(why), _) | (_, Outcome::Unclear(why)) => Outcome::Unclear(why),
+        (one, _) => one,
+    }
+}
+
+fn read(table: &str) -> String {
+    format!("SELECT FROM {table} LIMIT 1")
+}
+
+async fn canary(
+    look: &mut Examination<'_>,
+    attacker: &Subject,
+    victim: &Subject,
+    privileges: &str,
+) -> Result<Option<Canary>, Error> {
+    let role = look.role_of(attacker).to_owned();
+    canary_for(look, &role, victim, privileges).await
+}
+
+/// A table of the victim's, one that the catalogue grants to `role` before all others. That it is
+/// there is what makes a refusal mean something.
+async fn canary_for(
+    look: &mut Examination<'_>,
+    role: &str,
+    victim: &Subject,
+    privileges: &str,
+) -> Result<Option<Canary>, Error> {
+    let rows = look.catalogue.rows(
+        sqlx::query(
+            "SELECT format('%I.%I', nspname, relname), quote_ident(relname) \
+             FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace \
+             WHERE nspname = $1 AND relkind IN ('r', 'p') \
+             ORDER BY CASE WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = $2) THEN \
+                      has_table_privilege($2, c.oid, $3) OR ($3 = 'SELECT' AND has_any_column_privilege($2, c.oid, 'SELECT')) \
+                      END DESC NULLS LAST, relname LIMIT 1",
+        )
+        .bind(victim.schema.as_str().to_owned())
+        .bind(role.to_owned())
+        .bind(privileges.to_owned()),
+    );
+    let rows = rows.await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some(Canary { qualified: row.try_get(0)?, plain: row.try_get(1)? }))
+}
+
+/// Takes CREATE on a schema from everyone and from the attacker.
+async fn grants_to(
+    look: &mut Examination<'_>,
+    schema: &str,
+    attacker: &Subject,
+) -> Result<Vec<String>, Error> {
+    let rows = look.catalogue.rows(
+        sqlx::query(
+            "SELECT format('REVOKE CREATE ON SCHEMA %I FROM %s;', nspname, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(rolname) END) \
+             FROM pg_namespace CROSS JOIN aclexplode(nspacl) AS entry LEFT JOIN pg_roles r ON r.oid = grantee \
+             WHERE nspname = $1 AND privilege_type = 'CREATE' AND grantee <> nspowner AND (grantee = 0 OR pg_has_role($2, grantee, 'USAGE'))",
+        )
+        .bind(schema.to_owned())
+        .bind(look.role_of(attacker).to_owned()),
+    );
+    rows.await?.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// A string constant that is read the same whatever `standard_conforming_strings` says.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}

@@ -8,6 +8,7 @@ mod authors;
 mod cluster;
 mod demo;
 mod directory;
+mod doctor;
 mod edge_framing;
 mod edge_http2;
 mod edge_server;

@@ -53,6 +53,9 @@ pub enum BodyError {
     /// The upstream broke off.
     #[error("the upstream broke off: {0}")]
     UpstreamGone(String),
+    /// An answer of ours that had begun failed, with this error code.
+    #[error("the answer broke off: {0}")]
+    AnswerBroken(&'static str),
 }
 
 /// How a body ended: what an observer is told.
@@ -155,6 +158,7 @@ impl BodyError {
             Self::UpstreamGone(_) => {
                 Refusal::new(Code::UpstreamUnreachable, "the upstream broke off").because(self)
             }
+            Self::AnswerBroken(_) => Refusal::new(Code::InternalError, "the answer broke off").because(self),
         }
     }
 }

@@ -97,8 +97,8 @@ async fn explain(snapshot: &Snapshot, head: &Arc<RequestHead>) -> Explained {
     explained.target = Some(match matched.target() {
         Target::Forward(target) => format!("forward to the upstream `{}`", target.upstream.settings().name),
         Target::Query(query) => format!("run its query in the database `{}`", query.database.name),
-        Target::Sql(endpoint) => {
-            format!("run the client's statement in the database `{}`", endpoint.database.name)
+        Target::Sql(sql) => {
+            format!("run the client's statement in the database `{}`", sql.endpoint.database.name)
         }
     });
     match caller {

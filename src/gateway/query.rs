@@ -4,10 +4,11 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::Value as Json;
 
+use super::ndjson;
 use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::{Code, Refusal};
-use crate::policy::{Param, ParamSource, Query};
+use crate::policy::{Param, ParamSource, Query, ResultShape};
 use crate::snapshot::{Caller, Captures, Matched, Snapshot};
 use crate::sql::{Answer, Given, Scope, read_value};
 
@@ -19,6 +20,7 @@ pub(super) async fn run(
     snapshot: &Snapshot,
     head: &RequestHead,
     body: Body,
+    request_id: &str,
 ) -> Result<Response<Body>, Refusal> {
     let home = match caller {
         Caller::Tenant { admitted, .. } => admitted.tenant().database.as_deref(),
@@ -39,6 +41,11 @@ pub(super) async fn run(
     let mut values = Vec::with_capacity(query.params.len());
     for (index, param) in query.params.iter().enumerate() {
         values.push(read_value(param, index + 1, given(param, head, &matched.captures, &document)?)?);
+    }
+    let streams = query.result == ResultShape::Rows && query.statement.returns_rows();
+    if streams && ndjson::accepted(&head.headers) {
+        let rows = database.stream(scope, query, values).await?;
+        return Ok(ndjson::response(rows, request_id));
     }
     let answer = database.run(&scope, query, values).await?;
     Ok(respond(answer))

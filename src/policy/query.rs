@@ -122,7 +122,7 @@ pub enum ParamType {
 }
 
 /// What the client gets of a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ResultShape {
     /// An array with an object a row.
     #[default]

@@ -22,10 +22,7 @@ impl Captures {
 
 /// The captures if `rule` takes the request.
 pub(super) fn matches(rule: &RouteMatch, head: &RequestHead) -> Option<Captures> {
-    let captures = match_path(&rule.path, head.uri.path())?;
-    let listener_fits = rule.listeners.is_empty() || rule.listeners.iter().any(|one| is_at(*one, head.local));
-    let host_fits =
-        rule.hosts.is_empty() || rule.hosts.iter().any(|host| match_host(host, &head.host).is_some());
+    let captures = reaches(rule, head)?;
     let method_fits = rule.methods.is_empty()
         || rule.methods.contains(&head.method)
         // HEAD is GET without the body (RFC 9110, section 9.3.2).
@@ -37,7 +34,16 @@ pub(super) fn matches(rule: &RouteMatch, head: &RequestHead) -> Option<Captures>
             None => given.next().is_some(),
         }
     });
-    (listener_fits && host_fits && method_fits && headers_fit).then_some(captures)
+    (method_fits && headers_fit).then_some(captures)
+}
+
+/// The captures if `rule` takes some request of this listener, host and path.
+pub(super) fn reaches(rule: &RouteMatch, head: &RequestHead) -> Option<Captures> {
+    let captures = match_path(&rule.path, head.uri.path())?;
+    let listener_fits = rule.listeners.is_empty() || rule.listeners.iter().any(|one| is_at(*one, head.local));
+    let host_fits =
+        rule.hosts.is_empty() || rule.hosts.iter().any(|host| match_host(host, &head.host).is_some());
+    (listener_fits && host_fits).then_some(captures)
 }
 
 /// Whether a connection whose our end is `local` came in at `listener`, which may stand for every

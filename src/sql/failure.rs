@@ -1,13 +1,16 @@
 //! What a failure means for the client and the operator: SQLSTATE to refusal.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use http::StatusCode;
 use sqlx::Error;
 use sqlx::error::DatabaseError;
 
+use super::pool::NotOpened;
 use super::text::BREACH;
 use crate::error::{Blame, Code, Refusal};
+use crate::tenant::RoleName;
 
 /// PostgreSQL's `query_canceled`: a timeout, since nobody else cancels our statements.
 const QUERY_CANCELED: &str = "57014";
@@ -20,17 +23,35 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) fn is_lost(error: &Error) -> bool {
     match error {
         Error::Io(_) | Error::Protocol(_) | Error::WorkerCrashed => true,
-        Error::Database(_) => sqlstate(error).is_some_and(|state| {
-            matches!(state.get(..2), Some("08")) || matches!(state.as_str(),
-                // The server ends, crashed, or ended this session for idling.
-                "57P01" | "57P02" | "57P03" | "57P05" | "25P03"
-                // Someone deallocated what sqlx prepared; it would not notice.
-                | "26000")
-                // The plan is for a table that has changed since; a new connection plans anew.
-                || (state == "0A000" && error.to_string().contains("cached plan"))
-        }),
+        Error::Database(_) => {
+            sqlstate(error).is_some_and(|state| {
+                matches!(state.get(..2), Some("08"))
+                    || matches!(
+                        state.as_str(),
+                        // The server ends, crashed, or ended this session for idling.
+                        "57P01" | "57P02" | "57P03" | "57P05" | "25P03"
+                    )
+            }) || is_stale(error)
+        }
         _ => false,
     }
+}
+
+/// Whether what is prepared on the connection is of no more use, so that the statement was not
+/// begun: a new connection prepares anew.
+pub(super) fn is_stale(error: &Error) -> bool {
+    match sqlstate(error).as_deref() {
+        // Someone deallocated what sqlx prepared; it would not notice.
+        Some("26000") => true,
+        // The plan is for a table that has changed since.
+        Some("0A000") => error.to_string().contains("cached plan"),
+        _ => false,
+    }
+}
+
+/// Whether the server does not know a setting, or cannot do what it says on its system.
+pub(super) fn is_unknown_setting(error: &Error) -> bool {
+    matches!(sqlstate(error).as_deref(), Some("42704" | "22023"))
 }
 
 /// Whether this is our own assertion, which found the session out of its scope.
@@ -38,17 +59,68 @@ pub(super) fn is_breach(error: &Error) -> bool {
     error.as_database_error().is_some_and(|error| error.message().contains(BREACH))
 }
 
-/// The refusal where no connection was to be had. `busy` says that all are in use.
-pub(super) fn no_connection(error: &Error, busy: bool, connections: u32) -> Refusal {
-    let refusal = unavailable("no database connection could be had in time; send the request again shortly");
-    match error {
-        Error::PoolTimedOut if busy => refusal.because(format!(
-            "all {connections} connections of the pool stayed busy; raise `max_connections`, or look for slow \
-             queries"
-        )),
-        Error::PoolTimedOut => refusal.because("the server did not accept a connection within `acquire_timeout`"),
-        error => refusal.because(format!("connecting: {}", chain(error))),
-    }
+/// The refusal where a tenant has more requests waiting than it may.
+pub(super) fn tenant_limited(queue: u32) -> Refusal {
+    Refusal::new(
+        Code::TenantLimited,
+        "too many of this tenant's requests wait for the database; send fewer at once, and this one again shortly",
+    )
+    .retry_after(RETRY_AFTER)
+    .because(format!("{queue} requests of the tenant wait already (`pool.per_tenant.queue`)"))
+}
+
+/// The refusal where all connections stayed in use.
+pub(super) fn pool_busy(connections: u32) -> Refusal {
+    no_connection().because(format!(
+        "all {connections} connections of the pool stayed busy; raise `max_connections`, or look for slow queries"
+    ))
+}
+
+/// The refusal where a tenant's own requests stayed in its way.
+pub(super) fn tenant_busy(connections: u32) -> Refusal {
+    no_connection().because(format!(
+        "all {connections} connections that the tenant may use stayed busy; raise `pool.per_tenant.connections`, \
+         or look for its slow queries"
+    ))
+}
+
+/// The refusal where the server said nothing while it was connected to.
+pub(super) fn no_answer() -> Refusal {
+    no_connection().because("the server did not accept a connection within `acquire_timeout`")
+}
+
+/// Why sqlx could not connect, or log in as `login`.
+pub(super) fn not_opened(error: &Error, login: Option<&RoleName>) -> NotOpened {
+    let state = sqlstate(error);
+    let refused = matches!(error, Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused);
+    not_opened_by_state(state.as_deref(), refused, &chain(error), login)
+}
+
+/// Why there is no connection, by the server's SQLSTATE if it came to one. `refused` says that
+/// nobody listens, as while the server starts.
+pub(super) fn not_opened_by_state(
+    state: Option<&str>,
+    refused: bool,
+    cause: &str,
+    login: Option<&RoleName>,
+) -> NotOpened {
+    // Too many connections, or not ready to take one.
+    let passes = refused || matches!(state, Some("53300" | "57P03"));
+    let class = state.and_then(|state| state.get(..2));
+    let refusal = match login {
+        Some(role) => no_connection().because(format!("connecting as the role `{}`: {cause}", role.as_str())),
+        None => no_connection().because(format!("connecting: {cause}")),
+    };
+    // No such role, a wrong password, no right to log in or to connect: whoever set it up can mend it.
+    let refusal = match class {
+        Some("28" | "3D" | "42") => refusal.blamed_on(Blame::Policy),
+        _ => refusal,
+    };
+    NotOpened { refusal, passes }
+}
+
+fn no_connection() -> Refusal {
+    unavailable("no database connection could be had in time; send the request again shortly")
 }
 
 /// The refusal where PostgreSQL would not let the scope be set. No statement has run.
@@ -87,7 +159,7 @@ pub(super) fn failed(error: &Error, parameters: bool) -> Refusal {
     by_sqlstate(&state, parameters).with_extension("sqlstate", state).because(chain(error))
 }
 
-fn by_sqlstate(state: &str, parameters: bool) -> Refusal {
+pub(super) fn by_sqlstate(state: &str, parameters: bool) -> Refusal {
     let query = |status: StatusCode, detail: &'static str| {
         Refusal::new(Code::QueryFailed, detail).with_status(status)
     };
@@ -142,13 +214,13 @@ pub(super) fn breach(cause: &str) -> Refusal {
 }
 
 /// The refusal where the connection broke while a change was being saved.
-pub(super) fn in_doubt(error: &Error) -> Refusal {
+pub(super) fn in_doubt(error: &impl Display) -> Refusal {
     Refusal::new(
         Code::DatabaseUnavailable,
         "the connection broke while the change was being saved: it may or may not have been applied, look before \
          you send it again",
     )
-    .because(format!("committing: {}", chain(error)))
+    .because(format!("committing: {error}"))
 }
 
 /// The refusal where the server did not answer though its own time limit was over.
@@ -157,7 +229,7 @@ pub(super) fn silent() -> Refusal {
         .because("the server did not answer within `statement_timeout` and a while after")
 }
 
-fn unavailable(detail: &'static str) -> Refusal {
+pub(super) fn unavailable(detail: &'static str) -> Refusal {
     Refusal::new(Code::DatabaseUnavailable, detail).retry_after(RETRY_AFTER)
 }
 

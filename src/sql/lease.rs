@@ -1,14 +1,11 @@
 //! A connection for one request. In doubt it is closed, never returned to the pool.
 
-use std::sync::Arc;
-
 use futures_util::TryStreamExt as _;
-use sqlx::pool::PoolConnection;
-use sqlx::{Either, Error, Executor as _, PgConnection, Postgres, SqlStr};
+use sqlx::{Either, Error, Executor as _, PgConnection};
 
-use super::text;
-use crate::policy::Name;
-use crate::telemetry::{DatabaseLabel, Metrics};
+use super::pool::Leased;
+use super::texts::Texts;
+use super::{failure, text};
 
 /// A pooled connection inside a transaction that is narrowed to a scope.
 ///
@@ -17,12 +14,10 @@ use crate::telemetry::{DatabaseLabel, Metrics};
 /// queued, and the connection goes back to the pool inside an open transaction with a tenant's
 /// search path. sqlx never learns of ours, and so sends no COMMIT or ROLLBACK of its own either.
 ///
-/// Dropped in any way but [`Lease::end_read`] or [`Lease::commit`], it closes its connection:
+/// Dropped in any way but [`Lease::end_read`] or [`Lease::finish`], it closes its connection:
 /// whoever cancels a request at any await leaves nothing behind.
 pub(super) struct Lease {
-    connection: Option<PoolConnection<Postgres>>,
-    database: Name,
-    metrics: Arc<Metrics>,
+    connection: Leased<PgConnection>,
 }
 
 /// What a commit came to.
@@ -34,19 +29,19 @@ pub(super) enum CommitError {
 }
 
 impl Lease {
-    /// Takes a connection in hand. From here on it is closed unless it is settled.
-    pub(super) fn new(connection: PoolConnection<Postgres>, database: &Name, metrics: &Arc<Metrics>) -> Self {
-        Self { connection: Some(connection), database: Name::clone(database), metrics: Arc::clone(metrics) }
+    /// Takes a connection in hand. From here on it is closed unless its transaction is seen to end.
+    pub(super) fn new(connection: Leased<PgConnection>) -> Self {
+        Self { connection }
     }
 
-    /// Opens the transaction, with [`text::begin`]'s message.
-    pub(super) async fn begin(&mut self, message: SqlStr) -> Result<(), Error> {
-        self.connection().execute(sqlx::raw_sql(message)).await.map(|_| ())
+    /// Opens the transaction and narrows it to its scope.
+    pub(super) async fn begin(&mut self, texts: &Texts) -> Result<(), Error> {
+        self.connection().execute(sqlx::raw_sql(texts.begin.clone())).await.map(|_| ())
     }
 
     /// The connection, to run the one statement on.
     pub(super) fn connection(&mut self) -> &mut PgConnection {
-        self.connection.as_mut().expect("only `settle` takes the connection, and it takes the lease too")
+        &mut self.connection
     }
 
     /// Ends a read, or a statement that failed, without making the request wait for it. Only a
@@ -55,16 +50,23 @@ impl Lease {
         tokio::spawn(async move {
             let ended = self.connection().execute(sqlx::raw_sql(text::END_OF_READ)).await;
             match ended {
-                Ok(_) => self.settle(),
+                Ok(_) => self.connection.settle(),
                 Err(error) => tracing::debug!(%error, "a connection did not roll back and is closed"),
             }
         });
     }
 
-    /// Asserts the scope, commits and resets, with [`text::commit`]'s message.
-    pub(super) async fn commit(mut self, message: SqlStr) -> Result<(), CommitError> {
+    /// Ends a statement that failed: by a rollback, unless the connection is of no more use.
+    pub(super) fn end_failed(self, error: &Error) {
+        if !failure::is_lost(error) {
+            self.end_read();
+        }
+    }
+
+    /// Asserts the scope and ends the transaction: a change by its commit, a read by its rollback.
+    pub(super) async fn finish(mut self, texts: &Texts) -> Result<(), CommitError> {
         let mut completed = 0;
-        let mut answers = self.connection().fetch_many(sqlx::raw_sql(message));
+        let mut answers = self.connection().fetch_many(sqlx::raw_sql(texts.end.clone()));
         let outcome = loop {
             match answers.try_next().await {
                 Ok(Some(Either::Left(_))) => completed += 1,
@@ -76,33 +78,16 @@ impl Lease {
         drop(answers);
         match outcome {
             Ok(()) => {
-                self.settle();
+                self.connection.settle();
                 Ok(())
             }
             // The change is saved; only the reset failed. Dropping the lease closes the connection.
             Err(error) if completed > text::COMMIT_POSITION => {
-                tracing::warn!(%error, database = %self.database, "a connection did not reset and is closed");
+                tracing::warn!(%error, database = %self.connection.database(), "a connection did not reset and is closed");
                 Ok(())
             }
             Err(error @ Error::Database(_)) => Err(CommitError::Refused(error)),
             Err(error) => Err(CommitError::InDoubt(error)),
-        }
-    }
-
-    /// Gives the connection back: its transaction is over and its session is clean.
-    fn settle(mut self) {
-        self.connection.take();
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            // Closed here and now, without a farewell that would have to wait for the server: the
-            // slot in the pool is free at once, and the server notices within its check interval.
-            drop(connection.detach());
-            let labels = DatabaseLabel { database: Name::clone(&self.database) };
-            self.metrics.connections_discarded.get_or_create(&labels).inc();
         }
     }
 }

@@ -1,33 +1,42 @@
-//! Runs a named query in its tenant's schema: one connection, one transaction, one statement.
+//! Runs statements in their tenant's schema, an operator's or a client's own: one connection, one
+//! transaction.
 
+mod batch;
+mod execute;
 mod failure;
+mod guard;
 mod lease;
 mod placeholders;
+mod pool;
 mod scope;
 mod shape;
+mod stream;
 mod text;
+mod texts;
 mod value;
+mod wire;
 
-use std::str::FromStr as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::{ConnectOptions as _, Connection as _, Error, Executor as _, Row as _};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{Connection as _, Error, Executor as _, PgConnection, Postgres, Row as _};
 
+pub use batch::{Batch, Characteristics, ClientStatement, IsolationLevel};
+pub use execute::StatementRows;
+pub use guard::{Guard, Vetted};
 pub use scope::Scope;
+pub use stream::Rows;
 pub use value::{Given, Value, read_value};
+pub use wire::{Column, ResultSet, Row, Tag};
 
 use crate::error::{Code, Refusal};
 use crate::policy::{self, Query, ResultShape};
 use crate::telemetry::{DatabaseLabel, Metrics};
 use lease::{CommitError, Lease};
-use text::Beginning;
-
-/// Statements that sqlx keeps prepared on each connection. Each costs the server some ten
-/// kilobytes a connection; a statement that fell out costs two round trips to prepare again.
-const STATEMENT_CACHE_CAPACITY: usize = 256;
+use pool::{Pool, Server};
+use text::Form;
+use texts::{TextCache, Texts};
 
 /// How long after `statement_timeout` an answer is still waited for, before the server is taken
 /// for unreachable: its own error must have the time to arrive.
@@ -46,11 +55,9 @@ pub enum Answer {
 pub struct Database {
     settings: Arc<policy::Database>,
     metrics: Arc<Metrics>,
-    pool: PgPool,
+    pool: Pool,
+    texts: TextCache,
     label: DatabaseLabel,
-    /// Whether the server can watch a client's connection while a query runs (PostgreSQL 14 on,
-    /// not on every system). Every new connection asks.
-    watches_clients: Arc<AtomicBool>,
 }
 
 /// Why a database cannot even be addressed.
@@ -68,44 +75,9 @@ impl Database {
     /// # Errors
     /// The URL cannot be read.
     pub fn open(settings: Arc<policy::Database>, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
-        let options = PgConnectOptions::from_str(settings.url.reveal())
-            .map_err(|error| OpenError {
-                database: policy::Name::clone(&settings.name),
-                // The error's text may quote the URL, and with it the password.
-                reason: match error {
-                    Error::Configuration(_) => "it is not a valid URL".to_owned(),
-                    other => other.to_string(),
-                },
-            })?
-            .application_name("innkeeper")
-            .statement_cache_capacity(STATEMENT_CACHE_CAPACITY)
-            // They name schemas and show values: what an operator may read is in the refusal.
-            .disable_statement_logging();
-        let watches_clients = Arc::new(AtomicBool::new(false));
-        let noticed = Arc::clone(&watches_clients);
-        let pool = PgPoolOptions::new()
-            .max_connections(settings.pool.max_connections)
-            .acquire_timeout(settings.pool.acquire_timeout)
-            .idle_timeout(settings.pool.idle_timeout)
-            .max_lifetime(settings.pool.max_lifetime)
-            // It costs a round trip a request. A dead connection shows itself at BEGIN, where
-            // another one can take over.
-            .test_before_acquire(false)
-            .after_connect(move |connection, _| {
-                let noticed = Arc::clone(&noticed);
-                Box::pin(async move {
-                    let probe = "SET client_connection_check_interval TO 1000; RESET client_connection_check_interval";
-                    match connection.execute(sqlx::raw_sql(probe)).await {
-                        Ok(_) => noticed.store(true, Ordering::Relaxed),
-                        Err(Error::Database(_)) => noticed.store(false, Ordering::Relaxed),
-                        Err(error) => return Err(error),
-                    }
-                    Ok(())
-                })
-            })
-            .connect_lazy_with(options);
+        let pool = Pool::new(Server::new(Arc::clone(&settings))?, Arc::clone(&metrics));
         let label = DatabaseLabel { database: policy::Name::clone(&settings.name) };
-        Ok(Self { settings, metrics, pool, label, watches_clients })
+        Ok(Self { settings, metrics, pool, texts: TextCache::new(), label })
     }
 
     /// What the policy says of it.
@@ -120,12 +92,14 @@ impl Database {
     pub async fn ready(&self) -> Result<(), Refusal> {
         let mut failures = self.settings.pool.max_connections;
         loop {
-            let mut connection = self.acquire().await?;
+            let mut connection = self.pool.take_own::<PgConnection>().await?;
             match connection.ping().await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    connection.settle();
+                    return Ok(());
+                }
                 // One that died idle says nothing of the server: it makes room for a new one.
                 Err(error) => {
-                    drop(connection.detach());
                     failures = failures.checked_sub(1).ok_or_else(|| failure::not_scoped(&error))?;
                 }
             }
@@ -142,39 +116,19 @@ impl Database {
     /// The codes of a query: `database-unavailable`, `query-timeout`, `query-parameter`,
     /// `query-failed`, and `isolation-breach`, after which nothing of the result is known.
     pub async fn run(&self, scope: &Scope, query: &Query, values: Vec<Value>) -> Result<Answer, Refusal> {
-        if scope.database() != &*self.settings.name || values.len() != query.params.len() {
-            return Err(Refusal::new(Code::InternalError, "internal error").because(format!(
-                "a scope of database `{}` and {} values came to database `{}` and a query with {} parameters",
-                scope.database(),
-                values.len(),
-                self.settings.name,
-                query.params.len()
-            )));
-        }
-        let timeout = query.timeout.unwrap_or(self.settings.statement_timeout);
-        let limit = timeout.saturating_add(ANSWER_GRACE).saturating_add(self.settings.pool.acquire_timeout);
-        match tokio::time::timeout(limit, self.transact(scope, query, values, timeout)).await {
+        self.expect_fit(scope, query, &values)?;
+        match tokio::time::timeout(self.patience(query), self.transact(scope, query, &values)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(failure::silent()),
         }
     }
 
-    async fn transact(
-        &self,
-        scope: &Scope,
-        query: &Query,
-        values: Vec<Value>,
-        timeout: Duration,
-    ) -> Result<Answer, Refusal> {
-        let kinds = query.params.iter().map(|param| param.kind);
-        let sql = text::statement(scope, &query.statement, kinds, query.result);
-        let mut retries = u8::from(query.read_only);
+    async fn transact(&self, scope: &Scope, query: &Query, values: &[Value]) -> Result<Answer, Refusal> {
+        let texts = self.texts.of(scope, query, Form::Whole(query.result));
+        let mut retried = false;
         loop {
-            let mut lease = self.begin(scope, query.read_only, timeout).await?;
-            let statement = values
-                .iter()
-                .cloned()
-                .fold(sqlx::query(sql.clone()), |statement, value| value.bind(statement));
+            let mut lease = self.begin(scope, &texts).await?;
+            let statement = bind(&texts, values);
             let row = if query.statement.returns_rows() {
                 lease.connection().fetch_one(statement).await.map(Some)
             } else {
@@ -182,16 +136,12 @@ impl Database {
             };
             let row = match row {
                 Ok(row) => row,
-                Err(error) if failure::is_lost(&error) => {
-                    drop(lease);
-                    if retries > 0 {
-                        retries -= 1;
-                        continue;
-                    }
-                    return Err(failure::failed(&error, !values.is_empty()));
+                Err(error) if !retried && may_run_again(&error, query) => {
+                    retried = true;
+                    continue;
                 }
                 Err(error) => {
-                    lease.end_read();
+                    lease.end_failed(&error);
                     return Err(failure::failed(&error, !values.is_empty()));
                 }
             };
@@ -208,57 +158,48 @@ impl Database {
                 lease.end_read();
                 return Ok(answer);
             }
-            return match lease.commit(text::commit(scope)).await {
-                Ok(()) => Ok(answer),
-                Err(CommitError::Refused(error)) if failure::is_breach(&error) => {
-                    Err(self.alarm(&error.to_string()))
-                }
-                Err(CommitError::Refused(error)) => Err(failure::failed(&error, !values.is_empty())),
-                Err(CommitError::InDoubt(error)) => Err(failure::in_doubt(&error)),
-            };
+            lease.finish(&texts).await.map_err(|error| self.not_committed(error, values))?;
+            return Ok(answer);
         }
     }
 
     /// A connection with its transaction begun. Connections that died while they idled are passed
     /// over: after a restart of the server that can be every one of the pool, and no statement
     /// was sent on them.
-    async fn begin(&self, scope: &Scope, read_only: bool, timeout: Duration) -> Result<Lease, Refusal> {
+    async fn begin(&self, scope: &Scope, texts: &Texts) -> Result<Lease, Refusal> {
         let mut lost = 0;
         loop {
-            let connection = self.acquire().await?;
-            let mut lease = Lease::new(connection, &self.settings.name, &self.metrics);
-            let message = text::begin(
-                scope,
-                &Beginning {
-                    read_only,
-                    statement_timeout: timeout,
-                    idle_timeout: self.settings.idle_in_transaction_timeout,
-                    watches_client: self.watches_clients.load(Ordering::Relaxed),
-                },
-            );
-            match lease.begin(message).await {
+            let mut lease = Lease::new(self.pool.take(scope).await?);
+            match lease.begin(texts).await {
                 Ok(()) => return Ok(lease),
                 Err(error) if failure::is_lost(&error) && lost < self.settings.pool.max_connections => {
                     lost += 1;
                 }
                 Err(error) => {
-                    if !failure::is_lost(&error) {
-                        lease.end_read();
-                    }
+                    lease.end_failed(&error);
                     return Err(failure::not_scoped(&error));
                 }
             }
         }
     }
 
-    async fn acquire(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, Refusal> {
-        let since = Instant::now();
-        let acquired = self.pool.acquire().await;
-        self.metrics.pool_wait.get_or_create(&self.label).observe(since.elapsed().as_secs_f64());
-        acquired.map_err(|error| {
-            let most = self.settings.pool.max_connections;
-            failure::no_connection(&error, self.pool.size() >= most && self.pool.num_idle() == 0, most)
-        })
+    /// How long a request is waited for in all, before the server is taken for unreachable.
+    fn patience(&self, query: &Query) -> Duration {
+        let timeout = query.timeout.unwrap_or(self.settings.statement_timeout);
+        timeout.saturating_add(ANSWER_GRACE).saturating_add(self.settings.pool.acquire_timeout)
+    }
+
+    fn expect_fit(&self, scope: &Scope, query: &Query, values: &[Value]) -> Result<(), Refusal> {
+        if scope.database() == &*self.settings.name && values.len() == query.params.len() {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::InternalError, "internal error").because(format!(
+            "a scope of database `{}` and {} values came to database `{}` and a query with {} parameters",
+            scope.database(),
+            values.len(),
+            self.settings.name,
+            query.params.len()
+        )))
     }
 
     /// Reads the one row that [`text::statement`] makes of a result: the result first, and last
@@ -281,9 +222,30 @@ impl Database {
         }
     }
 
+    fn not_committed(&self, error: CommitError, values: &[Value]) -> Refusal {
+        match error {
+            CommitError::Refused(error) if failure::is_breach(&error) => self.alarm(&error.to_string()),
+            CommitError::Refused(error) => failure::failed(&error, !values.is_empty()),
+            CommitError::InDoubt(error) => failure::in_doubt(&error),
+        }
+    }
+
     fn alarm(&self, whereabouts: &str) -> Refusal {
         self.metrics.isolation_breaches.get_or_create(&self.label).inc();
         tracing::error!(database = %self.settings.name, whereabouts, "isolation breach: a statement left its scope");
         failure::breach(whereabouts)
     }
+}
+
+fn bind<'q>(texts: &Texts, values: &[Value]) -> sqlx::query::Query<'q, Postgres, PgArguments> {
+    values
+        .iter()
+        .cloned()
+        .fold(sqlx::query(texts.statement.clone()), |statement, value| value.bind(statement))
+}
+
+/// Whether a statement that failed may be sent once more, on another connection: a read always, and
+/// a change where it was not begun.
+fn may_run_again(error: &Error, query: &Query) -> bool {
+    failure::is_stale(error) || (query.read_only && failure::is_lost(error))
 }

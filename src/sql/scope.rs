@@ -3,7 +3,7 @@
 use crate::admitted::Admitted;
 use crate::error::{Blame, Code, Refusal};
 use crate::policy::{self, DeclaredSchema, Name};
-use crate::tenant::{Isolation, RoleName, SchemaName};
+use crate::tenant::{Isolation, RoleName, SchemaName, TenantId};
 
 /// Where a statement runs: the schemas of its search path, the first one its home, and the role.
 /// The only ways to one are an admitted tenant and a schema that the policy's author declared.
@@ -28,6 +28,7 @@ use crate::tenant::{Isolation, RoleName, SchemaName};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
+    tenant: Option<TenantId>,
     database: Name,
     home: SchemaName,
     shared: Vec<SchemaName>,
@@ -78,6 +79,7 @@ impl Scope {
             Isolation::Login => Identity::LoggedIn(role()?),
         };
         Ok(Self {
+            tenant: Some(tenant.id.clone()),
             database: Name::clone(&database.name),
             home: tenant.schema.name().clone(),
             shared: database.shared_schemas.clone(),
@@ -89,11 +91,17 @@ impl Scope {
     /// is no tenant to keep in, and the statement is the operator's.
     pub fn declared(schema: &DeclaredSchema, database: &policy::Database) -> Self {
         Self {
+            tenant: None,
             database: Name::clone(&database.name),
             home: schema.name().clone(),
             shared: database.shared_schemas.clone(),
             identity: Identity::Own,
         }
+    }
+
+    /// Whose it is, unless it is a declared one.
+    pub(super) fn tenant(&self) -> Option<&TenantId> {
+        self.tenant.as_ref()
     }
 
     /// The database that it is a scope of.
@@ -116,6 +124,14 @@ impl Scope {
         match &self.identity {
             Identity::Own => None,
             Identity::Become(role) | Identity::LoggedIn(role) => Some(role),
+        }
+    }
+
+    /// The role that the transaction must become.
+    pub(super) fn becomes(&self) -> Option<&RoleName> {
+        match &self.identity {
+            Identity::Become(role) => Some(role),
+            Identity::Own | Identity::LoggedIn(_) => None,
         }
     }
 

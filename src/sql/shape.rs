@@ -17,6 +17,11 @@ pub(super) fn rows(array: String) -> Result<String, Refusal> {
     Ok(array)
 }
 
+/// The first row of a stream, as a line of it. The others have the same columns.
+pub(super) fn first(row: &str) -> Result<(), Refusal> {
+    members(row).map(drop)
+}
+
 /// The only row of a result.
 pub(super) fn one(count: i64, row: Option<String>) -> Result<String, Refusal> {
     let row = only(count, row)?;

@@ -2,45 +2,50 @@
 //! numbers; every value of a request is bound.
 
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
+use super::batch::Characteristics;
 use super::placeholders::{cast_placeholders, main_part};
 use super::scope::Scope;
-use crate::policy::{ParamType, ResultShape, Statement};
+use crate::policy::{self, ParamType, ResultShape, Statement};
 use crate::tenant::SchemaName;
 
 /// What the error of a broken scope starts with. It comes from a cast that cannot succeed, which
 /// is how plain SQL raises an error with a text of one's own.
 pub(super) const BREACH: &str = "innkeeper: the statement left its scope for ";
 
-/// How often a server looks whether the client of a running query is still there. A cancelled
-/// request closes its connection; within this time its query ends too.
-const CLIENT_CHECK_MILLISECONDS: u32 = 50;
-
 /// What ends a read. Settings, the role, cursors, temporary tables and LISTEN go with the
-/// transaction; session-level advisory locks alone outlive it.
-pub(super) const END_OF_READ: &str = "ROLLBACK; SELECT pg_catalog.pg_advisory_unlock_all()";
+/// transaction; session-level advisory locks alone outlive it. They are given back by a statement
+/// without columns or rows: sqlx reads each one that it gets.
+pub(super) const END_OF_READ: &str = "ROLLBACK; SELECT WHERE pg_catalog.pg_advisory_unlock_all() IS NULL";
 
 /// Everything that a committed statement can leave on a session, undone without touching the
 /// statements that sqlx prepared.
-const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; SELECT pg_catalog.pg_advisory_unlock_all(); \
-                     CLOSE ALL; UNLISTEN *; DISCARD TEMP";
+const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; SELECT WHERE \
+                     pg_catalog.pg_advisory_unlock_all() IS NULL; CLOSE ALL; UNLISTEN *; DISCARD TEMP";
 
-/// How a transaction begins.
-pub(super) struct Beginning {
-    pub(super) read_only: bool,
-    pub(super) statement_timeout: Duration,
-    pub(super) idle_timeout: Duration,
-    pub(super) watches_client: bool,
+/// What else a client's statement can leave on a session, where sqlx has prepared nothing.
+const RESET_CLIENT: &str = "DEALLOCATE ALL; DISCARD SEQUENCES";
+
+/// How the statement gives its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Form {
+    /// As one row: JSON of this shape, and beside it NULL, or where the scope stood once every row
+    /// was there.
+    Whole(ResultShape),
+    /// Row by row: each the JSON of one row. The scope is asserted behind the last one, by
+    /// [`commit`] or [`end_of_stream`].
+    Streamed,
 }
 
 /// The message that opens a transaction and narrows it to its scope. All of it is local: the
-/// transaction's end takes it back.
-pub(super) fn begin(scope: &Scope, beginning: &Beginning) -> SqlStr {
+/// transaction's end takes it back. `timeout` is the statement's, where it has one of its own.
+pub(super) fn begin(scope: &Scope, read_only: bool, timeout: Option<Duration>) -> SqlStr {
     let mut text = String::with_capacity(256);
-    text.push_str(if beginning.read_only { "BEGIN READ ONLY; " } else { "BEGIN; " });
+    text.push_str(if read_only { "BEGIN READ ONLY; " } else { "BEGIN; " });
     text.push_str("SET LOCAL search_path TO ");
     for schema in scope.path() {
         push(&mut text, format_args!("{}, ", schema.quoted()));
@@ -48,31 +53,36 @@ pub(super) fn begin(scope: &Scope, beginning: &Beginning) -> SqlStr {
     // Last, and named, because PostgreSQL looks there first where it is not named: a temporary
     // table that someone left behind must never stand before a tenant's own.
     text.push_str("pg_temp");
-    if let Some(role) = scope.role() {
+    if let Some(role) = scope.becomes() {
         push(&mut text, format_args!("; SET LOCAL ROLE {}", role.quoted()));
     }
-    let statement_timeout = milliseconds(beginning.statement_timeout);
-    let idle_timeout = milliseconds(beginning.idle_timeout);
-    push(&mut text, format_args!("; SET LOCAL statement_timeout TO {statement_timeout}"));
-    push(&mut text, format_args!("; SET LOCAL idle_in_transaction_session_timeout TO {idle_timeout}"));
-    if beginning.watches_client {
-        push(
-            &mut text,
-            format_args!("; SET LOCAL client_connection_check_interval TO {CLIENT_CHECK_MILLISECONDS}"),
-        );
+    if let Some(timeout) = timeout {
+        push(&mut text, format_args!("; SET LOCAL statement_timeout TO {}", milliseconds(timeout)));
     }
     audited(text)
 }
 
-/// The statement as it is prepared: its result made one row of JSON, and beside it NULL, or where
-/// the scope stood once every row was there.
+/// What every session has from its start, so that no transaction has to set it: `RESET ALL` comes
+/// back to these, and they are stronger than what a role or a database was given by ALTER.
+pub(super) fn session_settings(database: &policy::Database) -> [(&'static str, i32); 2] {
+    [
+        ("statement_timeout", milliseconds(database.statement_timeout)),
+        ("idle_in_transaction_session_timeout", milliseconds(database.idle_in_transaction_timeout)),
+    ]
+}
+
+/// What makes a server look, while it runs a query, whether the client is still there. A request
+/// that was cancelled closes its connection; within this time its query ends too.
+pub(super) const WATCHES_CLIENT: (&str, &str) = ("client_connection_check_interval", "50");
+
+/// The statement as it is prepared, its result made JSON.
 ///
 /// The text is unique for the schema and the parameters' types, because sqlx caches by text alone.
 pub(super) fn statement(
     scope: &Scope,
     statement: &Statement,
     params: impl Iterator<Item = ParamType> + Clone,
-    shape: ResultShape,
+    form: Form,
 ) -> SqlStr {
     let mut text = String::with_capacity(statement.text().len() + 768);
     text.push_str("/* ");
@@ -96,14 +106,20 @@ pub(super) fn statement(
     } else {
         format!("(\n{body}\n)")
     };
-    match shape {
-        ResultShape::Rows => {
+    match form {
+        Form::Streamed => push(
+            &mut text,
+            format_args!(
+                "SELECT pg_catalog.row_to_json(\"innkeeper row\")::pg_catalog.text FROM {source} \"innkeeper row\""
+            ),
+        ),
+        Form::Whole(ResultShape::Rows) => {
             text.push_str("SELECT coalesce(pg_catalog.json_agg(\"innkeeper row\"), '[]')::pg_catalog.text, ");
             push_breach(&mut text, scope);
             push(&mut text, format_args!(" FROM {source} \"innkeeper row\""));
         }
         // Two rows are enough to know that there is more than one.
-        ResultShape::One | ResultShape::Value => {
+        Form::Whole(ResultShape::One | ResultShape::Value) => {
             text.push_str("SELECT pg_catalog.count(*), pg_catalog.min(\"innkeeper json\"), ");
             push_breach(&mut text, scope);
             push(
@@ -115,7 +131,7 @@ pub(super) fn statement(
             );
         }
         // The whole row is asked for: PostgreSQL drops a column that nobody reads, calls and all.
-        ResultShape::None => {
+        Form::Whole(ResultShape::None) => {
             text.push_str("SELECT pg_catalog.count(\"innkeeper row\"), ");
             push_breach(&mut text, scope);
             push(&mut text, format_args!(" FROM {source} \"innkeeper row\""));
@@ -129,17 +145,81 @@ pub(super) fn statement(
 /// it stands, so that nothing is committed out of scope.
 pub(super) fn commit(scope: &Scope) -> SqlStr {
     let mut text = String::with_capacity(768);
-    text.push_str("SET CONSTRAINTS ALL IMMEDIATE; SELECT CASE WHEN ");
-    push_holds(&mut text, scope);
-    push(&mut text, format_args!(" THEN 0 ELSE ('{BREACH}' || "));
-    push_whereabouts(&mut text);
-    push(&mut text, format_args!(")::pg_catalog.int4 END; COMMIT; {RESET}"));
+    text.push_str("SET CONSTRAINTS ALL IMMEDIATE; ");
+    push_assertion(&mut text, scope);
+    push(&mut text, format_args!("; COMMIT; {RESET}"));
+    audited(text)
+}
+
+/// The message that ends the reading of a stream: the scope is asserted once every row was read.
+pub(super) fn end_of_stream(scope: &Scope) -> SqlStr {
+    let mut text = String::with_capacity(512);
+    push_assertion(&mut text, scope);
+    push(&mut text, format_args!("; {END_OF_READ}"));
     audited(text)
 }
 
 /// Which completion of [`commit`]'s message is the commit's own: nothing before it is final, and
 /// nothing after it can undo it.
 pub(super) const COMMIT_POSITION: usize = 2;
+
+/// What opens a transaction for statements that clients write.
+pub(super) fn begin_with(characteristics: Characteristics) -> SqlStr {
+    let mut text = String::from("BEGIN");
+    if let Some(level) = characteristics.isolation {
+        push(&mut text, format_args!(" ISOLATION LEVEL {}", level.as_sql()));
+    }
+    text.push_str(if characteristics.read_only { " READ ONLY" } else { " READ WRITE" });
+    text.push_str(if characteristics.deferrable { " DEFERRABLE" } else { "" });
+    audited(text)
+}
+
+/// What narrows that transaction to its scope, as one statement that the extended protocol takes.
+///
+/// The guard reads statements as PostgreSQL does with `standard_conforming_strings` on.
+pub(super) fn narrow(scope: &Scope, statement_timeout: Duration, idle_timeout: Duration) -> SqlStr {
+    let mut text = String::with_capacity(512);
+    text.push_str("SELECT pg_catalog.set_config('search_path', ");
+    push_path(&mut text, scope);
+    text.push_str(", true), pg_catalog.set_config('standard_conforming_strings', 'on', true)");
+    for (setting, time) in
+        [("statement_timeout", statement_timeout), ("idle_in_transaction_session_timeout", idle_timeout)]
+    {
+        push(&mut text, format_args!(", pg_catalog.set_config('{setting}', '{}', true)", milliseconds(time)));
+    }
+    if let Some(role) = scope.becomes() {
+        push(&mut text, format_args!(", pg_catalog.set_config('role', {}, true)", Literal(role.as_str())));
+    }
+    audited(text)
+}
+
+/// What a statement of a client's is followed by: NULL, or where the scope stands.
+pub(super) fn assertion(scope: &Scope) -> SqlStr {
+    let mut text = String::from("SELECT ");
+    push_breach(&mut text, scope);
+    audited(text)
+}
+
+/// [`commit`]'s message, and the whole reset behind it.
+pub(super) fn commit_client(scope: &Scope) -> SqlStr {
+    let mut text = commit(scope).as_str().to_owned();
+    push(&mut text, format_args!("; {RESET_CLIENT}"));
+    audited(text)
+}
+
+/// What ends a transaction of client-written statements that is not to be committed.
+pub(super) fn roll_back_client() -> SqlStr {
+    audited(format!("ROLLBACK; {RESET}; {RESET_CLIENT}"))
+}
+
+/// A statement that fails where the scope does not hold.
+fn push_assertion(text: &mut String, scope: &Scope) {
+    text.push_str("SELECT CASE WHEN ");
+    push_holds(text, scope);
+    push(text, format_args!(" THEN 0 ELSE pg_catalog.concat('{BREACH}', "));
+    push_whereabouts(text);
+    text.push_str(")::pg_catalog.int4 END");
+}
 
 /// NULL, or where the scope stands instead.
 fn push_breach(text: &mut String, scope: &Scope) {
@@ -153,19 +233,33 @@ fn push_breach(text: &mut String, scope: &Scope) {
 /// True while path and role are what they were set to. `quote_ident` writes a name exactly as SET
 /// stores it, whichever words this server's version reserves.
 fn push_holds(text: &mut String, scope: &Scope) {
-    text.push_str("pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.=) (");
-    for schema in scope.path() {
-        push(text, format_args!("pg_catalog.quote_ident({}) || ', ' || ", Literal(schema.as_str())));
-    }
-    text.push_str("'pg_temp') AND current_user OPERATOR(pg_catalog.=) ");
+    text.push_str("pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.=) ");
+    push_path(text, scope);
+    text.push_str(" AND current_user OPERATOR(pg_catalog.=) ");
     match scope.role() {
         Some(role) => push(text, format_args!("{}::pg_catalog.name", Literal(role.as_str()))),
         None => text.push_str("session_user"),
     }
+    if let Some(role) = scope.login() {
+        let role = Literal(role.as_str());
+        push(text, format_args!(" AND session_user OPERATOR(pg_catalog.=) {role}::pg_catalog.name"));
+    }
+}
+
+/// The path as PostgreSQL stores it. Every function is named in full: what asserts a path must not
+/// be found by that path.
+fn push_path(text: &mut String, scope: &Scope) {
+    text.push_str("pg_catalog.concat_ws(', ', ");
+    for schema in scope.path() {
+        push(text, format_args!("pg_catalog.quote_ident({}), ", Literal(schema.as_str())));
+    }
+    text.push_str("'pg_temp')");
 }
 
 fn push_whereabouts(text: &mut String) {
-    text.push_str("pg_catalog.current_setting('search_path') || ' as ' || current_user");
+    text.push_str(
+        "pg_catalog.concat(pg_catalog.current_setting('search_path'), ' as ', current_user::pg_catalog.text)",
+    );
 }
 
 /// A string constant that is read the same whatever `standard_conforming_strings` says.
@@ -230,5 +324,5 @@ fn push(text: &mut String, part: fmt::Arguments<'_>) {
 /// Everything in `text` came from this file, from a proof type's quoting, or from the statement
 /// that the operator wrote.
 fn audited(text: String) -> SqlStr {
-    AssertSqlSafe(text).into_sql_str()
+    AssertSqlSafe(Arc::<str>::from(text)).into_sql_str()
 }

@@ -1,0 +1,293 @@
+//! The connections of one database: shared fairly between tenants, kept warm, bounded in number.
+
+mod session;
+mod shelf;
+mod turnstile;
+
+use std::any::{Any, TypeId};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+pub(super) use session::{NotOpened, Server, Session};
+
+use super::{Scope, failure};
+use crate::error::Refusal;
+use crate::policy::{Name, PoolSettings};
+use crate::telemetry::{DatabaseLabel, Metrics};
+use crate::tenant::RoleName;
+use shelf::{Fit, Idle, Shelf};
+use turnstile::{Full, Holder, Limits, Ticket, Turnstile};
+
+/// How long the first new attempt to connect waits, where the server is starting or full. Each
+/// further one waits twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+
+/// How often idle connections are looked through, unless they may idle for a shorter time.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
+
+/// A pool. `max_connections` bounds everything that is open: what is in use, what idles, and what
+/// is being opened, of every kind.
+///
+/// A request first gets a permit, which there are as many of as connections, in turn with other
+/// tenants' requests; then the idle connection that suits it best, or a new one. Where that would
+/// be one too many, the longest unused connection is closed for it.
+pub(super) struct Pool {
+    inner: Arc<Inner>,
+    _sweeper: AbortOnDropHandle<()>,
+}
+
+/// A connection for one request. Dropped in any way but [`Leased::settle`], it is closed.
+pub(super) struct Leased<C: Session> {
+    session: Option<Box<C>>,
+    opened: Instant,
+    fit: Fit,
+    permit: Permit,
+}
+
+struct Inner {
+    server: Server,
+    metrics: Arc<Metrics>,
+    label: DatabaseLabel,
+    state: Mutex<State>,
+}
+
+struct State {
+    turnstile: Turnstile<oneshot::Sender<()>>,
+    shelf: Shelf<AnySession>,
+}
+
+/// A connection of whichever kind: its [`Fit`] says which.
+type AnySession = Box<dyn Any + Send>;
+type AnyIdle = Idle<AnySession>;
+
+impl Pool {
+    /// Makes a pool in which nothing is connected yet. Must be called inside a tokio runtime.
+    pub(super) fn new(server: Server, metrics: Arc<Metrics>) -> Self {
+        let settings = &server.settings().pool;
+        let limits = Limits { held: settings.tenant_connections, waiting: settings.tenant_queue as usize };
+        let turnstile = Turnstile::new(settings.max_connections, limits);
+        let label = DatabaseLabel { database: Name::clone(&server.settings().name) };
+        let state = Mutex::new(State { turnstile, shelf: Shelf::new() });
+        let inner = Arc::new(Inner { server, metrics, label, state });
+        let sweeper = tokio::spawn(sweep(Arc::downgrade(&inner)));
+        Self { inner, _sweeper: AbortOnDropHandle::new(sweeper) }
+    }
+
+    /// A connection that logged in as the scope asks for, for whom the scope belongs to.
+    ///
+    /// # Errors
+    /// `tenant-limited` at once where too many of the tenant's requests wait already,
+    /// `database-unavailable` where there is no connection within `acquire_timeout`.
+    pub(super) async fn take<C: Session>(&self, scope: &Scope) -> Result<Leased<C>, Refusal> {
+        self.take_as(scope.tenant().cloned(), scope.login()).await
+    }
+
+    /// A connection of the URL's user, for nobody's statements.
+    pub(super) async fn take_own<C: Session>(&self) -> Result<Leased<C>, Refusal> {
+        self.take_as(None, None).await
+    }
+
+    /// The server that it leads to.
+    pub(super) fn server(&self) -> &Server {
+        &self.inner.server
+    }
+
+    async fn take_as<C: Session>(
+        &self,
+        holder: Holder,
+        login: Option<&RoleName>,
+    ) -> Result<Leased<C>, Refusal> {
+        let since = Instant::now();
+        let taken = self.inner.take(holder, login, since + self.inner.settings().acquire_timeout).await;
+        let waited = self.inner.metrics.pool_wait.get_or_create(&self.inner.label);
+        waited.observe(since.elapsed().as_secs_f64());
+        taken
+    }
+}
+
+impl<C: Session> Leased<C> {
+    /// The name of the database that it leads to.
+    pub(super) fn database(&self) -> &Name {
+        &self.permit.inner.label.database
+    }
+
+    /// Gives the connection back: its transaction is over and its session is clean.
+    pub(super) fn settle(mut self) {
+        let session = self.session.take().expect("only `settle` takes it, and it takes the lease too");
+        let now = Instant::now();
+        if now.duration_since(self.opened) < self.permit.inner.settings().max_lifetime {
+            self.permit.kept = Some(Idle {
+                session,
+                fit: self.fit.clone(),
+                last: self.permit.holder.clone(),
+                opened: self.opened,
+                since: now,
+            });
+        }
+    }
+}
+
+impl<C: Session> Deref for Leased<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        self.session.as_ref().expect("only `settle` takes it, and it takes the lease too")
+    }
+}
+
+impl<C: Session> DerefMut for Leased<C> {
+    fn deref_mut(&mut self) -> &mut C {
+        self.session.as_mut().expect("only `settle` takes it, and it takes the lease too")
+    }
+}
+
+impl<C: Session> Drop for Leased<C> {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            // Closed here and now, without a farewell that would have to wait for the server,
+            // which notices within its check interval. The permit is given back behind it.
+            drop(session);
+            let inner = &self.permit.inner;
+            inner.metrics.connections_discarded.get_or_create(&inner.label).inc();
+        }
+    }
+}
+
+impl Inner {
+    async fn take<C: Session>(
+        self: &Arc<Self>,
+        holder: Holder,
+        login: Option<&RoleName>,
+        deadline: Instant,
+    ) -> Result<Leased<C>, Refusal> {
+        let permit = self.permit(holder, deadline).await?;
+        let fit = Fit { kind: TypeId::of::<C>(), login: login.cloned() };
+        let (found, evicted) = self.state().find(&fit, &permit.holder);
+        // A socket is closed outside the lock.
+        drop(evicted);
+        let (session, opened) = match found {
+            Some(idle) => {
+                let session = idle.session.downcast::<C>().expect("what fits is of that kind");
+                (session, idle.opened)
+            }
+            None => (Box::new(self.open(login, deadline).await?), Instant::now()),
+        };
+        Ok(Leased { session: Some(session), opened, fit, permit })
+    }
+
+    /// The right to one connection, once it is the holder's turn.
+    async fn permit(self: &Arc<Self>, holder: Holder, deadline: Instant) -> Result<Permit, Refusal> {
+        let (mut permit, turn) = {
+            let mut state = self.state();
+            let (waiting, turn) = if state.turnstile.pass(&holder) {
+                (None, None)
+            } else {
+                let (sender, turn) = oneshot::channel();
+                let ticket = state
+                    .turnstile
+                    .wait(&holder, sender)
+                    .map_err(|Full| failure::tenant_limited(self.settings().tenant_queue))?;
+                (Some(ticket), Some(turn))
+            };
+            (Permit { inner: Arc::clone(self), holder, waiting, kept: None }, turn)
+        };
+        if let Some(turn) = turn {
+            timeout_at(deadline, turn)
+                .await
+                .map_err(|_| self.crowded())?
+                .expect("the turnstile keeps what it was given until it is that one's turn");
+            permit.waiting = None;
+        }
+        Ok(permit)
+    }
+
+    async fn open<C: Session>(&self, login: Option<&RoleName>, deadline: Instant) -> Result<C, Refusal> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let not_opened = match timeout_at(deadline, C::open(&self.server, login)).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(not_opened)) => not_opened,
+                Err(_) => return Err(failure::no_answer()),
+            };
+            if !not_opened.passes || timeout_at(deadline, sleep(pause)).await.is_err() {
+                return Err(not_opened.refusal);
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The refusal of a request that waited in vain, with what it waited for.
+    fn crowded(&self) -> Refusal {
+        let settings = self.settings();
+        if self.state().turnstile.free() == 0 {
+            failure::pool_busy(settings.max_connections)
+        } else {
+            failure::tenant_busy(settings.tenant_connections)
+        }
+    }
+
+    fn settings(&self) -> &PoolSettings {
+        &self.server.settings().pool
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The idle connection that suits best, or what must be closed before another one is opened.
+    fn find(&mut self, fit: &Fit, holder: &Holder) -> (Option<AnyIdle>, Option<AnyIdle>) {
+        let found = self.shelf.take(fit, holder);
+        // Whoever has a permit has a connection, or is about to: what idles fits in the rest.
+        let crowded = found.is_none() && self.shelf.len() > self.turnstile.free() as usize;
+        let evicted = if crowded { self.shelf.evict() } else { None };
+        (found, evicted)
+    }
+}
+
+/// The right to one connection, or to a place in the line for it. Dropped at any moment, it gives
+/// back what it stands for.
+struct Permit {
+    inner: Arc<Inner>,
+    holder: Holder,
+    waiting: Option<Ticket>,
+    /// A connection that goes on the shelf with the permit, so that the two are never counted both.
+    kept: Option<AnyIdle>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let next = {
+            let mut state = self.inner.state();
+            if self.waiting.is_some_and(|ticket| state.turnstile.give_up(&self.holder, ticket)) {
+                return;
+            }
+            if let Some(idle) = self.kept.take() {
+                state.shelf.put(idle);
+            }
+            state.turnstile.leave(&self.holder)
+        };
+        if let Some(next) = next {
+            // Whoever has gone in this moment finds that its turn has come, and gives it back too.
+            let _ = next.send(());
+        }
+    }
+}
+
+/// Closes connections that idled or lived for too long, for as long as the pool lives.
+async fn sweep(pool: Weak<Inner>) {
+    loop {
+        let Some(inner) = pool.upgrade() else { return };
+        let PoolSettings { idle_timeout, max_lifetime, .. } = *inner.settings();
+        let over = inner.state().shelf.expired(Instant::now(), idle_timeout, max_lifetime);
+        drop((over, inner));
+        sleep(SWEEP_INTERVAL.min(idle_timeout / 2).max(FIRST_PAUSE)).await;
+    }
+}

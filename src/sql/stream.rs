@@ -1,0 +1,186 @@
+//! A query's rows as they come: in memory is what one write to the client takes, and no more.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::{FutureExt as _, Stream, TryStreamExt as _};
+use sqlx::{Error, Executor as _, Row as _};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::lease::{CommitError, Lease};
+use super::text::Form;
+use super::texts::Texts;
+use super::{Database, Scope, Value, bind, failure, may_run_again, shape};
+use crate::error::Refusal;
+use crate::policy::Query;
+
+/// Rows go out in pieces of about this size, bytes, or earlier where the server lets us wait.
+const PIECE: usize = 16 << 10;
+
+/// The rows of a result: pieces of lines, each line a JSON object. Where the last item is a
+/// refusal, the result did not come to its end, and nothing was changed.
+///
+/// Dropped before its end, it closes its connection, and the server ends the query.
+pub struct Rows {
+    first: Option<Bytes>,
+    rest: mpsc::Receiver<Result<Bytes, Refusal>>,
+    _reader: AbortOnDropHandle<()>,
+}
+
+/// What came of reading a result.
+enum Broken {
+    /// It failed, and the first row was not there yet.
+    Early(Error),
+    /// It cannot be gone on with.
+    Refused(Refusal),
+    /// Nobody wants the rows any more.
+    Unwanted,
+}
+
+impl Database {
+    /// Runs `query` in `scope` with `values`, and gives its rows as they come. The server reads
+    /// ahead as far as the sockets between us hold, and waits for whoever reads slowly; the whole
+    /// of it must be over within the statement's timeout.
+    ///
+    /// The last line is kept back until the scope was asserted, and a change committed: a result
+    /// that came to its end is one that counts.
+    ///
+    /// # Errors
+    /// As [`Database::run`], for whatever happens before the first piece is there.
+    pub async fn stream(
+        self: &Arc<Self>,
+        scope: Scope,
+        query: &Query,
+        values: Vec<Value>,
+    ) -> Result<Rows, Refusal> {
+        self.expect_fit(&scope, query, &values)?;
+        let texts = self.texts.of(&scope, query, Form::Streamed);
+        let (sender, mut rest) = mpsc::channel(1);
+        let patience = self.patience(query);
+        let reading = Reading { database: Arc::clone(self), scope, query: query.clone(), values, texts };
+        let reader = AbortOnDropHandle::new(tokio::spawn(async move {
+            let read = tokio::time::timeout(patience, reading.read(&sender)).await;
+            if let Err(refusal) = read.unwrap_or_else(|_| Err(failure::silent())) {
+                // Fails where nobody listens any more, which is as well.
+                let _ = sender.send(Err(refusal)).await;
+            }
+        }));
+        let first = rest.recv().await.transpose()?;
+        Ok(Rows { first, rest, _reader: reader })
+    }
+}
+
+impl Stream for Rows {
+    type Item = Result<Bytes, Refusal>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(first))),
+            None => self.rest.poll_recv(context),
+        }
+    }
+}
+
+struct Reading {
+    database: Arc<Database>,
+    scope: Scope,
+    query: Query,
+    values: Vec<Value>,
+    texts: Arc<Texts>,
+}
+
+type Pieces = mpsc::Sender<Result<Bytes, Refusal>>;
+
+impl Reading {
+    async fn read(&self, pieces: &Pieces) -> Result<(), Refusal> {
+        let mut retried = false;
+        loop {
+            let mut lease = self.database.begin(&self.scope, &self.texts).await?;
+            match self.pass_on(&mut lease, pieces).await {
+                Ok(last) => {
+                    let finished = lease.finish(&self.texts).await;
+                    finished.map_err(|error| self.not_finished(error))?;
+                    if !last.is_empty() {
+                        let _ = pieces.send(Ok(last.freeze())).await;
+                    }
+                    return Ok(());
+                }
+                Err(Broken::Early(error)) if !retried && may_run_again(&error, &self.query) => retried = true,
+                Err(Broken::Early(error)) => {
+                    lease.end_failed(&error);
+                    return Err(failure::failed(&error, !self.values.is_empty()));
+                }
+                // Dropped, and so closed: the server may have much more to send.
+                Err(Broken::Refused(refusal)) => return Err(refusal),
+                Err(Broken::Unwanted) => return Ok(()),
+            }
+        }
+    }
+
+    /// Passes the rows on, but for what stands in the last piece.
+    async fn pass_on(&self, lease: &mut Lease, pieces: &Pieces) -> Result<BytesMut, Broken> {
+        let mut rows = lease.connection().fetch(bind(&self.texts, &self.values));
+        let mut piece = BytesMut::with_capacity(PIECE);
+        // Where the last line of the piece begins.
+        let mut last = 0;
+        let mut seen = false;
+        loop {
+            let row = match rows.try_next().now_or_never() {
+                Some(row) => row,
+                None => {
+                    // What is there goes out while we wait; its last line may be the last of all.
+                    if last > 0 {
+                        send(pieces, piece.split_to(last)).await?;
+                    }
+                    rows.try_next().await
+                }
+            };
+            let row = match row {
+                Ok(Some(row)) => row,
+                Ok(None) => return Ok(piece),
+                Err(error) if !seen => return Err(Broken::Early(error)),
+                Err(error) => return Err(Broken::Refused(failure::failed(&error, !self.values.is_empty()))),
+            };
+            let line: &str = row
+                .try_get(0)
+                .map_err(|error| Broken::Refused(failure::failed(&error, !self.values.is_empty())))?;
+            if !seen {
+                shape::first(line).map_err(Broken::Refused)?;
+                seen = true;
+            }
+            if piece.len() >= PIECE {
+                send(pieces, std::mem::replace(&mut piece, BytesMut::with_capacity(PIECE))).await?;
+            }
+            last = piece.len();
+            put_line(&mut piece, line);
+        }
+    }
+
+    fn not_finished(&self, error: CommitError) -> Refusal {
+        match error {
+            // A read has nothing that could be in doubt.
+            CommitError::InDoubt(error) if self.query.read_only => failure::failed(&error, false),
+            error => self.database.not_committed(error, &self.values),
+        }
+    }
+}
+
+async fn send(pieces: &Pieces, piece: BytesMut) -> Result<(), Broken> {
+    pieces.send(Ok(piece.freeze())).await.map_err(|_| Broken::Unwanted)
+}
+
+/// PostgreSQL keeps the white space of a `json` value, line ends included. Between the tokens, which
+/// is the only place where JSON may have one, a space says the same.
+fn put_line(piece: &mut BytesMut, line: &str) {
+    let start = piece.len();
+    piece.put_slice(line.as_bytes());
+    for byte in &mut piece[start..] {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    piece.put_u8(b'\n');
+}

@@ -1,0 +1,137 @@
+//! The texts that run a query in a scope, written once and kept for the requests that follow.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::SqlStr;
+
+use super::Scope;
+use super::text::{self, Form};
+use crate::policy::{ParamType, Query, Statement};
+
+/// Queries of tenants whose texts are kept, in each of two halves. Each takes some three kilobytes.
+const CAPACITY: usize = 1024;
+
+/// What is sent for one query in one scope.
+#[derive(Debug)]
+pub(super) struct Texts {
+    pub(super) begin: SqlStr,
+    pub(super) statement: SqlStr,
+    /// What ends a change, and the reading of a stream.
+    pub(super) end: SqlStr,
+}
+
+/// Keeps the texts that were used lately. What was not used while the newer half filled up is
+/// forgotten with the older one: a bound without the upkeep of an order.
+pub(super) struct TextCache {
+    hasher: RandomState,
+    halves: Mutex<Halves>,
+}
+
+#[derive(Default)]
+struct Halves {
+    newer: HashMap<u64, Entry>,
+    older: HashMap<u64, Entry>,
+}
+
+struct Entry {
+    asked: Asked,
+    texts: Arc<Texts>,
+}
+
+/// All that the texts depend on.
+struct Asked {
+    scope: Scope,
+    statement: Statement,
+    params: Box<[ParamType]>,
+    form: Form,
+    read_only: bool,
+    timeout: Option<Duration>,
+}
+
+impl TextCache {
+    pub(super) fn new() -> Self {
+        Self { hasher: RandomState::new(), halves: Mutex::default() }
+    }
+
+    /// The texts of `query` in `scope`.
+    pub(super) fn of(&self, scope: &Scope, query: &Query, form: Form) -> Arc<Texts> {
+        let key = self.key(scope, query, form);
+        if let Some(texts) = self.lock(|halves| halves.find(key, scope, query, form)) {
+            return texts;
+        }
+        let texts = Arc::new(Texts::write(scope, query, form));
+        let entry = Entry { asked: Asked::of(scope, query, form), texts: Arc::clone(&texts) };
+        self.lock(|halves| halves.keep(key, entry));
+        texts
+    }
+
+    /// Two queries may share a key, and then take turns: what is found is compared in full.
+    fn key(&self, scope: &Scope, query: &Query, form: Form) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        (scope.home(), scope.role(), query.statement.text(), form, query.read_only).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn lock<T>(&self, work: impl FnOnce(&mut Halves) -> T) -> T {
+        work(&mut self.halves.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Halves {
+    fn find(&mut self, key: u64, scope: &Scope, query: &Query, form: Form) -> Option<Arc<Texts>> {
+        let fits = |entry: &&Entry| entry.asked.is(scope, query, form);
+        if let Some(entry) = self.newer.get(&key).filter(fits) {
+            return Some(Arc::clone(&entry.texts));
+        }
+        let entry = self.older.remove(&key).filter(|entry| fits(&entry))?;
+        let texts = Arc::clone(&entry.texts);
+        self.keep(key, entry);
+        Some(texts)
+    }
+
+    fn keep(&mut self, key: u64, entry: Entry) {
+        if self.newer.len() >= CAPACITY {
+            self.older = mem::take(&mut self.newer);
+        }
+        self.newer.insert(key, entry);
+    }
+}
+
+impl Texts {
+    fn write(scope: &Scope, query: &Query, form: Form) -> Self {
+        let kinds = query.params.iter().map(|param| param.kind);
+        let end = if query.read_only { text::end_of_stream } else { text::commit };
+        Self {
+            begin: text::begin(scope, query.read_only, query.timeout),
+            statement: text::statement(scope, &query.statement, kinds, form),
+            end: end(scope),
+        }
+    }
+}
+
+impl Asked {
+    fn of(scope: &Scope, query: &Query, form: Form) -> Self {
+        Self {
+            scope: scope.clone(),
+            statement: query.statement.clone(),
+            params: query.params.iter().map(|param| param.kind).collect(),
+            form,
+            read_only: query.read_only,
+            timeout: query.timeout,
+        }
+    }
+
+    fn is(&self, scope: &Scope, query: &Query, form: Form) -> bool {
+        self.form == form
+            && self.read_only == query.read_only
+            && self.timeout == query.timeout
+            && self.scope == *scope
+            && self.statement == query.statement
+            && self.params.iter().copied().eq(query.params.iter().map(|param| param.kind))
+    }
+}

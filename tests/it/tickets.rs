@@ -259,3 +259,10 @@ fn a_listener_in_a_match_is_one_that_the_server_has() {
     let moving = with("127.0.0.1:0", "");
     assert!(moving.contains("port 0"), "{moving}");
 }
+
+#[test]
+fn the_example_of_a_legacy_backend_is_right_with_nothing_set() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/fastapi/policy.yaml");
+    let policy = std::fs::read_to_string(example).unwrap();
+    assert_eq!(Desk::with(&policy).diagnostics(), "");
+}

@@ -118,6 +118,7 @@ class Cursor:
     """One statement at a time, its rows in memory."""
 
     arraysize = 1
+    server_side = False
     lastrowid = None
 
     def __init__(self, connection: Connection):
@@ -160,6 +161,9 @@ class Cursor:
     def close(self) -> None:
         self._rows = []
 
+    async def _async_soft_close(self):
+        """SQLAlchemy asks for it; there is nothing on a server to close."""
+
     def _forget(self):
         self.description, self.rowcount, self._rows = None, -1, []
 
@@ -199,7 +203,9 @@ class Cursor:
 
 
 def failure(status: int, content: dict) -> Error:
-    sqlstate = content.get("code") or ""
+    code = content.get("code") or ""
+    # A refusal of the gateway's has a word in its place.
+    sqlstate = code if SQLSTATE.fullmatch(code) else ""
     kind = {"22": DataError, "23": IntegrityError, "42": ProgrammingError}.get(sqlstate[:2])
     if kind is None:
         kind = ProgrammingError if status in (400, 403) else OperationalError
@@ -240,6 +246,7 @@ READERS = {
     2950: uuid.UUID,
 }
 
+SQLSTATE = re.compile(r"[0-9A-Z]{5}")
 SET_SEARCH_PATH = re.compile(r"\s*SET\s+search_path\b[^;]*;?\s*\Z", re.IGNORECASE)
 
 _http_client: httpx.AsyncClient | None = None

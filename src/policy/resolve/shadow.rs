@@ -110,6 +110,15 @@ mod tests {
     }
 
     #[test]
+    fn listeners_keep_routes_apart() {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert!(covers_listeners(&[], &[at(1)]));
+        assert!(covers_listeners(&[at(1), at(2)], &[at(1)]));
+        assert!(!covers_listeners(&[at(1)], &[]));
+        assert!(!covers_listeners(&[at(1)], &[at(2)]));
+    }
+
+    #[test]
     fn hosts_and_methods() {
         let label =
             |prefix: &str, suffix: &str| HostMatch::Label { prefix: prefix.into(), suffix: suffix.into() };

@@ -1,6 +1,8 @@
 //! The attacks: each tenant tries to reach every other, by every way that PostgreSQL knows. Each is
 //! one transaction, and is rolled back; no row of a user's table is read into us or changed.
 
+use std::collections::BTreeMap;
+
 use sqlx::{Error, Row as _};
 
 use super::examination::Examination;
@@ -8,7 +10,7 @@ use super::finding::{Finding, Severity};
 use super::grants;
 use super::subject::Subject;
 use super::visit::{Attacker, Outcome};
-use crate::tenant::Isolation;
+use crate::tenant::{Isolation, SchemaName};
 
 /// The name of what an attacker tries to make; it never comes to be.
 const OBJECT: &str = "innkeeper_doctor";
@@ -28,7 +30,7 @@ struct Log {
     /// What could not be tried, and why.
     unseen: Vec<String>,
     /// Ids of attacks that were refused every time so far, with what it means that they are.
-    held: Vec<(&'static str, &'static str)>,
+    held: BTreeMap<&'static str, &'static str>,
 }
 
 /// Runs them all; besides findings there may be attempts that proved nothing.
@@ -50,13 +52,10 @@ pub(super) async fn run(look: &mut Examination<'_>) -> Result<(Vec<Finding>, Vec
             reach(look, &mut hands, attacker, victim, &mut log).await?;
         }
     }
-    let failed: Vec<&str> = log.findings.iter().map(|found| found.id).collect();
-    log.held.retain(|(id, _)| !failed.contains(id));
-    log.held.dedup();
-    log.held.sort_unstable();
-    log.held.dedup();
-    let held = log.held.iter().map(|(id, what)| Finding::new(Severity::Holds, id, *what));
-    Ok((log.findings.into_iter().chain(held).collect(), log.unseen))
+    let Log { findings, unseen, mut held } = log;
+    held.retain(|id, _| findings.iter().all(|found| found.id != *id));
+    let held = held.into_iter().map(|(id, what)| Finding::new(Severity::Holds, id, what));
+    Ok((findings.into_iter().chain(held).collect(), unseen))
 }
 
 fn cannot_enter(look: &Examination<'_>, attacker: &Subject) -> Finding {
@@ -79,98 +78,87 @@ async fn on_its_own(
     log: &mut Log,
 ) -> Result<(), Error> {
     let role = look.quoted_role_of(attacker);
-    if let Some(own) = canary(look, attacker, attacker, "SELECT").await? {
-        let schema = attacker.schema.quoted();
-        match hands.attempt(&[read(&own.qualified)]).await {
-            Outcome::Done => {
-                let shadow = [
-                    format!("CREATE TEMP TABLE {} ({OBJECT} int)", own.plain),
-                    format!("SELECT {OBJECT} FROM {}", own.plain),
-                ];
-                let outcome = hands.attempt(&shadow).await;
-                log.judge(
-                    outcome,
-                    "shadows-a-table",
-                    "a temporary table does not stand before a tenant's own",
-                    || {
-                        Finding::new(
-                            Severity::Leak,
-                            "shadows-a-table",
-                            "a temporary table stands before a tenant's own",
-                        )
-                        .at([attacker])
-                    },
-                );
-            }
-            Outcome::Refused => log.findings.push(
-                Finding::new(
-                    Severity::Risk,
-                    "cannot-read-its-own",
-                    format!("the role {role} cannot read its own tables"),
-                )
-                .because("the tenant's requests fail; and that it cannot read another's proves little")
-                .mended_by([
-                    format!("GRANT USAGE ON SCHEMA {schema} TO {role};"),
-                    format!(
-                        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};"
-                    ),
-                ])
-                .at([attacker]),
-            ),
-            Outcome::Absent | Outcome::Unclear(_) => {
-                log.unseen.push(format!("whether the tenant `{}` can read its own tables", attacker.id));
-            }
+    let name = look.role_of(attacker).to_owned();
+    if let Some(own) = canary(look, &name, attacker, "SELECT").await? {
+        let outcome = hands.attempt(&[read(&own.qualified)]).await;
+        if outcome == Outcome::Refused {
+            log.findings.push(cannot_read(attacker, &role));
         }
+        let shadow = [
+            format!("CREATE TEMP TABLE {} ({OBJECT} int)", own.plain),
+            format!("SELECT {OBJECT} FROM {}", own.plain),
+        ];
+        let outcome = hands.attempt(&shadow).await;
+        log.judge(outcome, "shadows-a-table", "no temporary table stands before a tenant's own", || {
+            let what = format!("a temporary table stands before the table {} of {role}", own.plain);
+            Finding::new(Severity::Leak, "shadows-a-table", what)
+                .because("what one request left behind, the next one would read")
+                .at([attacker])
+        });
     }
+    places_for_all(look, hands, attacker, log).await?;
 
-    let public = grants_to(look, "public", attacker).await?;
-    let outcome = hands.attempt(&[format!("CREATE TABLE public.{OBJECT} ()")]).await;
-    log.judge(outcome, "creates-in-public", "no tenant makes anything in `public`", || {
-        let severity = if look.database.shared_schemas.iter().any(|schema| schema.is_public()) {
-            Severity::Leak
-        } else {
-            Severity::Risk
-        };
-        Finding::new(severity, "creates-in-public", format!("{role} may create in the schema public"))
-            .because("whoever has `public` on its path calls what a tenant put there, as CVE-2018-1058 tells")
-            .mended_by(public)
+    let outcome = hands.attempt(&[format!("CREATE SCHEMA {OBJECT}")]).await;
+    let database = &look.database_name;
+    log.judge(outcome, "creates-schemas", "no tenant makes schemas", || {
+        Finding::new(Severity::Risk, "creates-schemas", format!("{role} may create schemas"))
+            .because("it could make the next tenant's schema before its owner does, and own it")
+            .mended_by(
+                ["PUBLIC", &role].map(|from| format!("REVOKE CREATE ON DATABASE {database} FROM {from};")),
+            )
             .at([attacker])
     });
+    Ok(())
+}
 
-    for shared in look.database.shared_schemas.clone() {
-        if shared.is_public() {
-            continue;
-        }
-        let mend = grants_to(look, shared.as_str(), attacker).await?;
-        let outcome = hands.attempt(&[format!("CREATE TABLE {}.{OBJECT} ()", shared.quoted())]).await;
+fn cannot_read(attacker: &Subject, role: &str) -> Finding {
+    let schema = attacker.schema.quoted();
+    let what = format!("the role {role} cannot read its own tables");
+    Finding::new(Severity::Risk, "cannot-read-its-own", what)
+        .because("the tenant's requests fail; and that it cannot read another's proves little")
+        .mended_by([
+            format!("GRANT USAGE ON SCHEMA {schema} TO {role};"),
+            format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};"),
+        ])
+        .at([attacker])
+}
+
+/// Schemas in which others would find what a tenant made.
+async fn places_for_all(
+    look: &mut Examination<'_>,
+    hands: &mut Attacker,
+    attacker: &Subject,
+    log: &mut Log,
+) -> Result<(), Error> {
+    let role = look.quoted_role_of(attacker);
+    let shared = look.database.shared_schemas.clone();
+    let is_on_the_path = shared.iter().any(SchemaName::is_public);
+
+    let mend = revoke_create(look, "public", attacker).await?;
+    let outcome = hands.attempt(&[format!("CREATE TABLE public.{OBJECT} ()")]).await;
+    log.judge(outcome, "creates-in-public", "no tenant makes anything in `public`", || {
+        let severity = if is_on_the_path { Severity::Leak } else { Severity::Risk };
+        Finding::new(severity, "creates-in-public", format!("{role} may create in the schema public"))
+            .because("whoever has `public` on its path calls what a tenant put there, as CVE-2018-1058 tells")
+            .mended_by(mend)
+            .at([attacker])
+    });
+    for schema in shared.iter().filter(|schema| !schema.is_public()) {
+        let mend = revoke_create(look, schema.as_str(), attacker).await?;
+        let outcome = hands.attempt(&[format!("CREATE TABLE {}.{OBJECT} ()", schema.quoted())]).await;
         log.judge(
             outcome,
             "creates-in-a-shared-schema",
             "no tenant makes anything in a shared schema",
             || {
-                Finding::new(
-                    Severity::Leak,
-                    "creates-in-a-shared-schema",
-                    format!("{role} may create in the shared schema {}", shared.quoted()),
-                )
-                .because("every tenant looks there, and calls what this one put there")
-                .mended_by(mend)
-                .at([attacker])
+                let what = format!("{role} may create in the shared schema {}", schema.quoted());
+                Finding::new(Severity::Leak, "creates-in-a-shared-schema", what)
+                    .because("every tenant looks there, and calls what this one put there")
+                    .mended_by(mend)
+                    .at([attacker])
             },
         );
     }
-
-    let outcome = hands.attempt(&[format!("CREATE SCHEMA {OBJECT}")]).await;
-    let database = look.database_name.clone();
-    log.judge(outcome, "creates-schemas", "no tenant makes schemas", || {
-        Finding::new(Severity::Risk, "creates-schemas", format!("{role} may create schemas"))
-            .because("it could make the next tenant's schema before its owner does, and own it")
-            .mended_by([
-                format!("REVOKE CREATE ON DATABASE {database} FROM PUBLIC;"),
-                format!("REVOKE CREATE ON DATABASE {database} FROM {role};"),
-            ])
-            .at([attacker])
-    });
     Ok(())
 }
 
@@ -183,77 +171,75 @@ async fn reach(
     log: &mut Log,
 ) -> Result<(), Error> {
     let role = look.quoted_role_of(attacker);
-    let (level, their) = (attacker.level, victim.schema.quoted());
-    let names = (look.role_of(attacker).to_owned(), victim.schema.as_str().to_owned());
-    let inherent = "level `schema` keeps names apart, not rows: it is for statements that you wrote; take `role` or `login` for others";
+    let home = victim.schema.quoted();
+    let name = look.role_of(attacker).to_owned();
+    // Closing one way closes them all: what lets the attacker in is one list.
+    let mend = grants::close(look, &name, victim.schema.as_str()).await?;
 
-    if let Some(table) = canary(look, attacker, victim, "SELECT").await? {
-        let by_path = [
-            format!("SELECT pg_catalog.set_config('search_path', {}, true)", literal(&their.to_string())),
-            read(&table.plain),
-        ];
-        let mut outcome = hands.attempt(&[read(&table.qualified)]).await;
-        if outcome != Outcome::Done {
-            outcome = either(outcome, hands.attempt(&by_path).await);
-        }
-        let mend = grants::close(look, &names.0, &names.1).await?;
+    if let Some(table) = canary(look, &name, victim, "SELECT").await? {
+        let path = literal(&home.to_string());
+        let outcome = hands
+            .attempt_any([
+                vec![read(&table.qualified)],
+                vec![
+                    format!("SELECT pg_catalog.set_config('search_path', {path}, true)"),
+                    read(&table.plain),
+                ],
+            ])
+            .await;
         log.judge(outcome, "reads-another-tenant", "no tenant reads another's tables", || {
             let what = format!("{role} reads {} of the tenant `{}`", table.qualified, victim.id);
-            match level {
-                Isolation::Schema => {
-                    Finding::new(Severity::Note, "reads-another-tenant", what).because(inherent)
-                }
-                _ => Finding::new(Severity::Leak, "reads-another-tenant", what)
-                    .because("a statement that names the other schema is answered")
-                    .mended_by(mend),
-            }
-            .at([attacker, victim])
+            let found = Finding::new(Severity::Leak, "reads-another-tenant", what)
+                .because("a statement that names the other schema is answered")
+                .mended_by(mend.clone());
+            across(found, attacker, victim)
         });
         step_back(look, hands, attacker, victim, log).await?;
     }
 
-    if let Some(table) = canary(look, attacker, victim, "INSERT, UPDATE, DELETE, TRUNCATE").await? {
+    if let Some(table) = canary(look, &name, victim, "INSERT, UPDATE, DELETE, TRUNCATE").await? {
         // EXPLAIN asks for the privileges of the statement, and does not run it.
-        let mut outcome = Outcome::Refused;
-        for change in [
-            format!("EXPLAIN DELETE FROM {}", table.qualified),
-            format!("EXPLAIN INSERT INTO {} DEFAULT VALUES", table.qualified),
-        ] {
-            if outcome != Outcome::Done {
-                outcome = either(outcome, hands.attempt(&[change]).await);
-            }
-        }
-        let mend = grants::close(look, &names.0, &names.1).await?;
+        let outcome = hands
+            .attempt_any([
+                vec![format!("EXPLAIN DELETE FROM {}", table.qualified)],
+                vec![format!("EXPLAIN INSERT INTO {} DEFAULT VALUES", table.qualified)],
+            ])
+            .await;
         log.judge(outcome, "changes-another-tenant", "no tenant changes another's tables", || {
             let what = format!("{role} changes {} of the tenant `{}`", table.qualified, victim.id);
-            match level {
-                Isolation::Schema => {
-                    Finding::new(Severity::Note, "changes-another-tenant", what).because(inherent)
-                }
-                _ => Finding::new(Severity::Leak, "changes-another-tenant", what)
-                    .because("a statement that names the other schema is carried out")
-                    .mended_by(mend),
-            }
-            .at([attacker, victim])
+            let found = Finding::new(Severity::Leak, "changes-another-tenant", what)
+                .because("a statement that names the other schema is carried out")
+                .mended_by(mend.clone());
+            across(found, attacker, victim)
         });
     }
 
-    let mend = grants::close(look, &names.0, &names.1).await?;
-    let outcome = hands.attempt(&[format!("CREATE TABLE {their}.{OBJECT} ()")]).await;
+    let outcome = hands.attempt(&[format!("CREATE TABLE {home}.{OBJECT} ()")]).await;
     log.judge(outcome, "creates-at-another-tenant", "no tenant makes anything in another's schema", || {
-        let what = format!("{role} may create in the schema {their} of the tenant `{}`", victim.id);
-        match level {
-            Isolation::Schema => {
-                Finding::new(Severity::Note, "creates-at-another-tenant", what).because(inherent)
-            }
-            _ => Finding::new(Severity::Leak, "creates-at-another-tenant", what)
-                .because("the other tenant calls what this one put there")
-                .mended_by(mend),
-        }
-        .at([attacker, victim])
+        let what = format!("{role} may create in the schema {home} of the tenant `{}`", victim.id);
+        let found = Finding::new(Severity::Leak, "creates-at-another-tenant", what)
+            .because("the other tenant calls what this one put there")
+            .mended_by(mend);
+        across(found, attacker, victim)
     });
     become_another(look, hands, attacker, victim, log).await;
     Ok(())
+}
+
+/// That one tenant reaches another. Level `schema` does not promise otherwise, and to mend it would
+/// be to lock the login role out.
+fn across(found: Finding, attacker: &Subject, victim: &Subject) -> Finding {
+    let found = found.at([attacker, victim]);
+    match attacker.level {
+        Isolation::Schema => Finding {
+            severity: Severity::Note,
+            why: "level `schema` keeps names apart, not rows: it is for statements that you wrote; take `role` \
+                  or `login` for others",
+            mend: Vec::new(),
+            ..found
+        },
+        Isolation::Role | Isolation::Login => found,
+    }
 }
 
 /// Goes back to the role that the connection logged in as, and reads with it.
@@ -267,7 +253,7 @@ async fn step_back(
     if attacker.level != Isolation::Role {
         return Ok(());
     }
-    let Some(table) = canary_for(look, &look.login_name.clone(), victim, "SELECT").await? else {
+    let Some(table) = canary(look, &look.login_name.clone(), victim, "SELECT").await? else {
         return Ok(());
     };
     let outcome = hands.attempt(&["RESET ROLE".to_owned(), read(&table.qualified)]).await;
@@ -302,16 +288,14 @@ async fn become_another(
     log: &mut Log,
 ) {
     let (Some(role), Some(theirs)) = (&attacker.role, &victim.role) else { return };
-    let mut outcome = Outcome::Refused;
-    for step in [
-        format!("SET LOCAL ROLE {}", theirs.quoted()),
-        format!("SELECT pg_catalog.set_config('role', {}, true)", literal(theirs.as_str())),
-        format!("SET LOCAL SESSION AUTHORIZATION {}", theirs.quoted()),
-    ] {
-        if outcome != Outcome::Done {
-            outcome = either(outcome, hands.attempt(&[step]).await);
-        }
-    }
+    let name = literal(theirs.as_str());
+    let outcome = hands
+        .attempt_any([
+            vec![format!("SET LOCAL ROLE {}", theirs.quoted())],
+            vec![format!("SELECT pg_catalog.set_config('role', {name}, true)")],
+            vec![format!("SET LOCAL SESSION AUTHORIZATION {}", theirs.quoted())],
+        ])
+        .await;
     let (role, theirs) = (role.quoted().to_string(), theirs.quoted().to_string());
     log.judge(outcome, "becomes-another-tenant", "no tenant takes on another's role", || {
         if attacker.level == Isolation::Login {
@@ -337,18 +321,11 @@ impl Log {
     ) {
         match outcome {
             Outcome::Done => self.findings.push(finding()),
-            Outcome::Refused | Outcome::Absent => self.held.push((id, holds)),
+            Outcome::Refused | Outcome::Absent => {
+                self.held.insert(id, holds);
+            }
             Outcome::Unclear(why) => self.unseen.push(format!("{id}: {why}")),
         }
-    }
-}
-
-/// The outcome of two attempts at the same thing, of which one success is enough.
-fn either(one: Outcome, other: Outcome) -> Outcome {
-    match (one, other) {
-        (Outcome::Done, _) | (_, Outcome::Done) => Outcome::Done,
-        (Outcome::Unclear(why), _) | (_, Outcome::Unclear(why)) => Outcome::Unclear(why),
-        (one, _) => one,
     }
 }
 
@@ -356,19 +333,9 @@ fn read(table: &str) -> String {
     format!("SELECT FROM {table} LIMIT 1")
 }
 
-async fn canary(
-    look: &mut Examination<'_>,
-    attacker: &Subject,
-    victim: &Subject,
-    privileges: &str,
-) -> Result<Option<Canary>, Error> {
-    let role = look.role_of(attacker).to_owned();
-    canary_for(look, &role, victim, privileges).await
-}
-
 /// A table of the victim's, one that the catalogue grants to `role` before all others. That it is
 /// there is what makes a refusal mean something.
-async fn canary_for(
+async fn canary(
     look: &mut Examination<'_>,
     role: &str,
     victim: &Subject,
@@ -392,8 +359,8 @@ async fn canary_for(
     Ok(Some(Canary { qualified: row.try_get(0)?, plain: row.try_get(1)? }))
 }
 
-/// Takes CREATE on a schema from everyone and from the attacker.
-async fn grants_to(
+/// The statements that take CREATE on a schema from the attacker, and from whomever it has it of.
+async fn revoke_create(
     look: &mut Examination<'_>,
     schema: &str,
     attacker: &Subject,

@@ -6,7 +6,7 @@ use super::finding::{Examined, Finding, Severity};
 use super::subject::{Roll, Subject};
 use super::visit::Catalogue;
 use super::{attacks, grants, roles, server};
-use crate::policy::Database;
+use crate::policy::{Database, Name};
 
 /// What every check needs.
 pub(super) struct Examination<'a> {
@@ -35,7 +35,7 @@ pub(super) async fn examine(
     takes_foreign_statements: bool,
 ) -> Examined {
     let mut examined = Examined {
-        database: database.name.clone(),
+        database: Name::clone(&database.name),
         isolation: database.isolation,
         server: None,
         tenants: roll.subjects.iter().map(|tenant| tenant.id.to_string()).collect(),
@@ -52,20 +52,20 @@ pub(super) async fn examine(
             return examined;
         }
     };
-    let mut note = |what: &str, found: Result<Vec<Finding>, Error>| match found {
+    let mut add = |what: &str, found: Result<Vec<Finding>, Error>| match found {
         Ok(findings) => examined.findings.extend(findings),
         Err(error) => examined.unseen.push(format!("{what}: {error}")),
     };
-    note("the server's settings", server::examine(&mut look).await);
-    note("the login role", roles::of_the_login(&mut look).await);
-    note("the tenants' roles", roles::of_the_tenants(&mut look).await);
-    note("the grants", grants::examine(&mut look).await);
+    add("the server's settings", server::examine(&mut look).await);
+    add("the login role", roles::of_the_login(&mut look).await);
+    add("the tenants' roles", roles::of_the_tenants(&mut look).await);
+    add("the grants", grants::examine(&mut look).await);
     match attacks::run(&mut look).await {
         Ok((findings, unseen)) => {
-            note("the attacks", Ok(findings));
+            add("the attacks", Ok(findings));
             examined.unseen.extend(unseen);
         }
-        Err(error) => note("the attacks", Err(error)),
+        Err(error) => add("the attacks", Err(error)),
     }
     examined.findings.push(
         Finding::new(Severity::Note, "names-are-visible", "every role can read the catalogue")

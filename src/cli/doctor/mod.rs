@@ -18,7 +18,7 @@ use std::sync::Arc;
 use sqlx::postgres::PgConnectOptions;
 
 use super::{OutputFormat, fail, print, progress};
-use crate::policy::{Database, Policy, Target};
+use crate::policy::{Database, Name, Policy, Target};
 use crate::surroundings::ProcessSurroundings;
 use crate::tenant::TenantId;
 use finding::{Examined, Report};
@@ -96,7 +96,7 @@ async fn look_at(policy: &Policy, database: &Database, tenants: &[TenantId]) -> 
             examination::examine(database, roll, wanted, takes_foreign_statements(policy, database)).await
         }
         Err(error) => Examined {
-            database: database.name.clone(),
+            database: Name::clone(&database.name),
             isolation: database.isolation,
             server: None,
             tenants: Vec::new(),

@@ -107,6 +107,19 @@ impl Attacker {
         }
     }
 
+    /// Tries one way after the other until one goes through.
+    pub(super) async fn attempt_any(&mut self, ways: impl IntoIterator<Item = Vec<String>>) -> Outcome {
+        let mut outcome = Outcome::Refused;
+        for way in ways {
+            outcome = match (outcome, self.attempt(&way).await) {
+                (_, Outcome::Done) => return Outcome::Done,
+                (Outcome::Unclear(why), _) => Outcome::Unclear(why),
+                (_, latest) => latest,
+            };
+        }
+        outcome
+    }
+
     async fn begin(&mut self) -> Result<(), Error> {
         self.connection.execute(sqlx::raw_sql(AssertSqlSafe(self.begin.clone()))).await.map(drop)
     }

@@ -179,7 +179,9 @@ async fn what_a_level_cannot_hold_is_said_and_is_no_leak() {
     let reads = schema.findings("reads-another-tenant")[0];
     assert_eq!((&reads["severity"], &reads["mend"]), (&json!("note"), &json!([])));
     let role = Practice::well_kept("role").await.examine(&[]).await;
-    assert_eq!(role.findings("becomes-another-tenant")[0]["severity"], "note");
+    let becomes = role.findings("becomes-another-tenant");
+    assert_eq!(becomes.len(), 1, "a property of the level is told once: {becomes:#?}");
+    assert_eq!((&becomes[0]["severity"], &becomes[0]["tenants"]), (&json!("note"), &json!(TENANTS)));
 }
 
 #[tokio::test]

@@ -126,6 +126,53 @@ async fn a_backend_runs_statements_as_the_tenant_of_the_request_that_it_serves()
 }
 
 #[tokio::test]
+async fn with_its_ticket_a_backend_writes_its_own_statements() {
+    let stage = Stage::set().await;
+    let (login, name) = (stage.database.login(), &stage.database.name);
+    for tenant in ["acme", "globex"] {
+        stage
+            .database
+            .admin(&format!(
+                "CREATE ROLE {name}_{tenant}; GRANT {name}_{tenant} TO {login}; \
+                 GRANT USAGE ON SCHEMA {tenant} TO {name}_{tenant}; \
+                 GRANT ALL ON {tenant}.me TO {name}_{tenant}"
+            ))
+            .await;
+    }
+    let policy = format!(
+        "
+version: 1
+databases: {{ main: {{ url: '{}', isolation: role }} }}
+upstreams: {{ app: {{ endpoints: [ 'http://{}' ] }} }}
+tenants:
+  list:
+    - {{ id: acme, schema: acme, role: {name}_acme }}
+    - {{ id: globex, schema: globex, role: {name}_globex }}
+routes:
+  - {{ name: statements, match: {{ path: /sql }}, tenant: {{ ticket: X-Tenant-Ticket }}, sql: {{ database: main }} }}
+  - {{ name: app, tenant: {{ header: X-Tenant-ID }}, forward: {{ upstream: app, ticket: 60s }} }}
+",
+        stage.database.url(&login),
+        stage.backend.address
+    );
+    let gateway = Harness::new().policy(&policy).start().await;
+    for (tenant, other) in [("acme", "globex"), ("globex", "acme")] {
+        let ticket = ticket_of(&gateway, tenant).await;
+        let run = |sql: String| {
+            let body = json!({ "query": sql, "params": [] });
+            gateway.post("/sql").header("x-tenant-ticket", &ticket).json(&body).send()
+        };
+        let changed = run(format!("insert into me values ('{tenant} again')")).await;
+        assert_eq!(changed.status(), 200, "{}", changed.text());
+        let rows = run("select name from me order by name".into()).await.json()["rows"].clone();
+        assert_eq!(rows, json!([[format!("{tenant} again")], [format!("{tenant} itself")]]));
+        let stolen = run(format!("select name from {other}.me")).await;
+        assert_ne!(stolen.status(), 200, "{}", stolen.text());
+        assert!(!stolen.text().contains("itself"), "{}", stolen.text());
+    }
+}
+
+#[tokio::test]
 async fn what_a_client_calls_its_ticket_never_reaches_a_backend() {
     let stage = Stage::set().await;
     let gateway = stage.start(&shared_key()).await;

@@ -312,6 +312,21 @@ async fn become_another(
 }
 
 impl Log {
+    /// A property of the level is told once, of all tenants that have it.
+    fn tell(&mut self, finding: Finding) {
+        let same = |told: &&mut Finding| told.id == finding.id && told.severity == Severity::Note;
+        match self.findings.iter_mut().find(same) {
+            Some(told) if finding.severity == Severity::Note => {
+                for tenant in finding.tenants {
+                    if !told.tenants.contains(&tenant) {
+                        told.tenants.push(tenant);
+                    }
+                }
+            }
+            _ => self.findings.push(finding),
+        }
+    }
+
     fn judge(
         &mut self,
         outcome: Outcome,
@@ -320,7 +335,7 @@ impl Log {
         finding: impl FnOnce() -> Finding,
     ) {
         match outcome {
-            Outcome::Done => self.findings.push(finding()),
+            Outcome::Done => self.tell(finding()),
             Outcome::Refused | Outcome::Absent => {
                 self.held.insert(id, holds);
             }

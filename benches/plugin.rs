@@ -58,7 +58,7 @@ fn request() -> Arc<RequestHead> {
         uri: "/api/buildings?q=tower&limit=50".parse().unwrap(),
         headers,
         peer: ([192, 0, 2, 1], 40_000).into(),
-        claims: None,
+        ..RequestHead::default()
     })
 }
 

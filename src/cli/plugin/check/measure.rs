@@ -132,7 +132,7 @@ fn sample() -> RequestHead {
         uri: Uri::from_static("/orders?page=2"),
         headers,
         peer: ([192, 0, 2, 1], 40_000).into(),
-        claims: None,
+        ..RequestHead::default()
     }
 }
 

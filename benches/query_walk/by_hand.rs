@@ -51,14 +51,14 @@ pub(crate) async fn serve(url: &str) {
 /// Begin and narrow in one message, the statement, commit.
 async fn query(pool: &PgPool, tenant: &str, path: &str) -> String {
     let (access, statement) = match path {
-        "/buildings" => ("READ ONLY", format!("FROM ({READ}) t")),
-        _ => ("READ WRITE", format!("FROM changed t")),
+        "/orders" => ("READ ONLY", format!("FROM ({READ}) t")),
+        _ => ("READ WRITE", "FROM changed t".to_owned()),
     };
     let begin = format!(
         "BEGIN {access}; SET LOCAL search_path TO {tenant}, pg_temp; SET LOCAL ROLE {tenant}; \
          SET LOCAL statement_timeout TO 30000; SET LOCAL idle_in_transaction_session_timeout TO 10000"
     );
-    let with = if path == "/buildings" { String::new() } else { format!("WITH changed AS ({CHANGE}) ") };
+    let with = if path == "/orders" { String::new() } else { format!("WITH changed AS ({CHANGE}) ") };
     // The comment keeps sqlx's statement cache apart for each tenant.
     let statement = format!("/* {tenant} */ {with}SELECT coalesce(json_agg(t), '[]')::text {statement}");
     let mut transaction = pool.begin_with(AssertSqlSafe(begin)).await.expect("a transaction");

@@ -13,7 +13,7 @@ const FLOOD: usize = 200;
 /// Prints how long the quiet tenant's requests take, alone and beside the flood.
 pub(crate) async fn beside(proxy: &Proxy) {
     let requests = setting("QUERY_REQUESTS", 20_000) / 4;
-    let quiet = Ask { first: 1, tenants: 1, connections: 2, ..Ask::of("/buildings") };
+    let quiet = Ask { first: 1, tenants: 1, connections: 2, ..Ask::of("/orders") };
     let alone = load::drive(proxy.address, quiet, requests).await;
     let flood = flood(proxy);
     let beside = load::drive(proxy.address, quiet, requests).await;
@@ -30,7 +30,7 @@ fn flood(proxy: &Proxy) -> AbortHandle {
     let address = proxy.address;
     tokio::spawn(async move {
         let ask =
-            Ask { first: 0, tenants: 1, connections: FLOOD, may_be_refused: true, ..Ask::of("/buildings") };
+            Ask { first: 0, tenants: 1, connections: FLOOD, may_be_refused: true, ..Ask::of("/orders") };
         load::drive(address, ask, usize::MAX).await;
     })
     .abort_handle()

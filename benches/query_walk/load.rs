@@ -126,8 +126,8 @@ impl Client {
             return;
         }
         assert_eq!(status, b"200", "{}", String::from_utf8_lossy(&self.unread));
-        let rows = memchr::memmem::find_iter(body, b"building ").count();
-        let own = memchr::memmem::find_iter(body, format!("{tenant} building ").as_bytes()).count();
+        let rows = memchr::memmem::find_iter(body, b"\"tenant\":").count();
+        let own = memchr::memmem::find_iter(body, format!("\"tenant\":\"{tenant}\"").as_bytes()).count();
         assert_eq!((rows, own), (ROWS, ROWS), "{tenant}: {}", String::from_utf8_lossy(body));
         self.unread.clear();
     }

@@ -39,15 +39,15 @@ async fn measure() {
     let scene = Scene::start().await;
     let ours = Proxy::start("innkeeper", &scene.url);
     let hand = Proxy::start("by-hand", &scene.url);
-    for (what, path) in [("read", "/buildings"), ("change", "/renamed")] {
+    for (what, path) in [("read", "/orders"), ("change", "/restored")] {
         let ask = Ask::of(path);
         let [ours, hand] = compare([(&ours, ask), (&hand, ask)]).await;
         report(&format!("{what}, innkeeper"), &ours);
         report(&format!("{what}, by hand"), &hand);
         ratio(&ours, &hand, BUDGET);
     }
-    let one = Ask { tenants: 1, ..Ask::of("/buildings") };
-    let [thousand, one] = compare([(&ours, Ask::of("/buildings")), (&ours, one)]).await;
+    let one = Ask { tenants: 1, ..Ask::of("/orders") };
+    let [thousand, one] = compare([(&ours, Ask::of("/orders")), (&ours, one)]).await;
     report("1,000 tenants in turn", &thousand);
     report("one tenant", &one);
     ratio(&thousand, &one, TENANTS_BUDGET);

@@ -20,7 +20,7 @@ pub(crate) async fn compare(url: &str, ours: &Proxy) {
         return;
     };
     let requests = setting("QUERY_REQUESTS", 20_000);
-    let ask = Ask::of("/buildings");
+    let ask = Ask::of("/orders");
     load::drive(service.address, ask, requests / 100).await;
     let theirs = load::drive(service.address, ask, requests / 10).await.rate();
     let ours = load::drive(ours.address, ask, requests).await.rate();
@@ -45,7 +45,7 @@ impl Service {
             .args(["-m", "uvicorn", "--log-level", "warning", "--no-access-log", "--host", "127.0.0.1"])
             .args(["--port", &address.port().to_string(), "correct:app"])
             .current_dir(directory)
-            .env("DATABASE_URL", url)
+            .env("DATABASE_URL", for_sqlalchemy(url))
             .stdout(Stdio::null())
             .spawn()
             .expect("QUERY_PYTHON runs");
@@ -54,6 +54,14 @@ impl Service {
         }
         Some(Self { child, address })
     }
+}
+
+/// The URL of a private server's socket, as SQLAlchemy writes it.
+fn for_sqlalchemy(url: &str) -> String {
+    let url = url::Url::parse(url).expect("the scene's URL");
+    let (user, port) = (url.username(), url.port().expect("the scene's URL has one"));
+    let host = url.host_str().expect("the scene's URL has one");
+    format!("postgresql+asyncpg://{user}@{}?host={host}&port={port}", url.path())
 }
 
 impl Drop for Service {

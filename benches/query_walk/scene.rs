@@ -18,8 +18,8 @@ pub(crate) const ROWS: usize = 10;
 pub(crate) const CONNECTIONS: u32 = 8;
 
 /// What is read, and what is changed. Both sides run the same.
-pub(crate) const READ: &str = "select id, name from buildings where id <= $1 order by id";
-pub(crate) const CHANGE: &str = "update buildings set name = name where id <= $1 returning id, name";
+pub(crate) const READ: &str = "select id, tenant, item from orders where id <= $1 order by id";
+pub(crate) const CHANGE: &str = "update orders set item = item where id <= $1 returning id, tenant, item";
 
 /// A tenant's id, schema and role.
 pub(crate) fn tenant(number: usize) -> String {
@@ -43,9 +43,10 @@ impl Scene {
             let name = tenant(number);
             let setup = format!(
                 "CREATE SCHEMA {name}; CREATE ROLE {name} NOLOGIN; GRANT {name} TO gateway; \
-                 CREATE TABLE {name}.buildings (id bigint PRIMARY KEY, name text NOT NULL); \
-                 INSERT INTO {name}.buildings SELECT i, '{name} building ' || i FROM generate_series(1, 50) i; \
-                 GRANT USAGE ON SCHEMA {name} TO {name}; GRANT SELECT, UPDATE ON {name}.buildings TO {name}"
+                 CREATE TABLE {name}.orders (id bigint PRIMARY KEY, tenant text NOT NULL, item text NOT NULL); \
+                 INSERT INTO {name}.orders SELECT i, '{name}', 'item ' || i FROM generate_series(1, 50) i; \
+                 GRANT USAGE ON SCHEMA {name} TO {name}, gateway; \
+                 GRANT SELECT, UPDATE ON {name}.orders TO {name}, gateway"
             );
             admin.execute(sqlx::raw_sql(AssertSqlSafe(setup))).await.expect("a new server has no such names");
         }
@@ -73,7 +74,7 @@ pub(crate) async fn serve_innkeeper(url: &str) {
 fn policy(url: &str) -> Value {
     let route = |path: &str, query: Value| json!({ "name": &path[1..], "match": { "path": path }, "tenant": { "header": "X-Tenant-ID" }, "query": query });
     let limited = |sql: &str| json!({ "database": "main", "sql": sql, "params": [{ "query": "limit", "type": "int", "default": ROWS }] });
-    let many = "select n as id, 'building ' || n as name from generate_series(1, $1::bigint) n";
+    let many = "select n as id, 'item ' || n as item from generate_series(1, $1::bigint) n";
     json!({
         "version": 1,
         "databases": { "main": {
@@ -81,8 +82,8 @@ fn policy(url: &str) -> Value {
             "pool": { "max_connections": CONNECTIONS, "acquire_timeout": "1m" },
         } },
         "routes": [
-            route("/buildings", limited(READ)),
-            route("/renamed", limited(CHANGE)),
+            route("/orders", limited(READ)),
+            route("/restored", limited(CHANGE)),
             route("/many", json!({ "database": "main", "sql": many, "params": [{ "query": "rows", "type": "int" }] })),
         ],
         "tenants": {

@@ -27,7 +27,7 @@ pub(crate) async fn whole(proxy: &Proxy) {
         if read == 0 {
             break;
         }
-        lines += memchr::memmem::find_iter(&piece[..read], b"\"name\":\"building ").count();
+        lines += memchr::memmem::find_iter(&piece[..read], b"\"item\":\"item ").count();
         bytes += read;
         if read >= last.len() {
             last = *piece[..read].last_chunk().expect("it is long enough");

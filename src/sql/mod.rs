@@ -24,7 +24,7 @@ use sqlx::{Connection as _, Error, Executor as _, PgConnection, Postgres, Row as
 
 pub use batch::{Batch, Characteristics, ClientStatement, IsolationLevel};
 pub use execute::StatementRows;
-pub use guard::{Guard, Vetted};
+pub use guard::{Guard, Vetted, harmless_functions};
 pub use scope::Scope;
 pub use stream::Rows;
 pub use value::{Given, Value, read_value};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+use std::hash::BuildHasher as _;
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -72,9 +72,8 @@ impl TextCache {
 
     /// Two queries may share a key, and then take turns: what is found is compared in full.
     fn key(&self, scope: &Scope, query: &Query, form: Form) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        (scope.home(), scope.role(), query.statement.text(), form, query.read_only).hash(&mut hasher);
-        hasher.finish()
+        let asked = (scope.home(), scope.role(), query.statement.text(), form, query.read_only);
+        self.hasher.hash_one(asked)
     }
 
     fn lock<T>(&self, work: impl FnOnce(&mut Halves) -> T) -> T {

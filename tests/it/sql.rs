@@ -2,9 +2,13 @@
 
 mod breach;
 mod cancel;
+mod fairness;
+mod login;
+mod migration;
 mod names;
 mod outage;
 mod results;
+mod stream;
 
 use std::sync::Arc;
 
@@ -23,7 +27,7 @@ struct Scene {
     fixture: TenantFixture,
     settings: Arc<policy::Database>,
     metrics: Arc<Metrics>,
-    database: Database,
+    database: Arc<Database>,
 }
 
 impl Scene {
@@ -36,7 +40,7 @@ impl Scene {
 
     fn on(postgres: TestDatabase, fixture: TenantFixture, settings: Arc<policy::Database>) -> Self {
         let metrics = Metrics::new();
-        let database = Database::open(Arc::clone(&settings), Arc::clone(&metrics)).unwrap();
+        let database = Arc::new(Database::open(Arc::clone(&settings), Arc::clone(&metrics)).unwrap());
         Self { postgres, fixture, settings, metrics, database }
     }
 

@@ -13,7 +13,7 @@ use crate::support::backend::Backend;
 use crate::support::gateway::{Harness, TestGateway, until};
 use crate::support::postgres::{TestDatabase, alone};
 use crate::support::tenant_fixture::TenantFixture;
-use crate::torture::{Dice, kill_backends};
+use crate::torture::{Dice, TENANTS_THAT_LOG_IN, kill_backends};
 
 const TENANTS: usize = 50;
 const CLIENTS: usize = 200;
@@ -74,7 +74,7 @@ struct Torture {
 impl Torture {
     async fn client(self: Arc<Self>, seed: usize) {
         let mut dice = Dice(seed as u64);
-        let tenant = seed % TENANTS;
+        let tenant = seed % self.fixture.tenants.len();
         let id = self.fixture.tenants[tenant].id.to_string();
         let mut left = REQUESTS_EACH;
         while left > 0 {
@@ -124,16 +124,16 @@ impl Torture {
     }
 
     async fn read(&self, tenant: usize) -> Option<String> {
-        let id = self.fixture.tenants[tenant % TENANTS].id.to_string();
+        let id = self.fixture.tenants[tenant % self.fixture.tenants.len()].id.to_string();
         let reply = self.gateway.get("/marks").tenant(&id).send().await;
         (reply.status() == 200).then(|| reply.text())
     }
 }
 
-async fn torture(isolation: &str) {
+async fn torture(isolation: &str, tenants: usize) {
     let server = PrivatePostgres::start().await.unwrap();
     let postgres = Arc::new(alone(&server).await);
-    let fixture = TenantFixture::create(&postgres, TENANTS).await;
+    let fixture = TenantFixture::create(&postgres, tenants).await;
     fixture.list_in_table(&postgres).await;
     let backend = Backend::start().await;
     let gateway = Harness::new().policy(&policy(&postgres, &backend, isolation, 0)).start().await;
@@ -175,17 +175,22 @@ async fn torture(isolation: &str) {
 
     // Nothing is stuck, nobody is mixed up, and what was replaced is gone.
     postgres.settled().await;
-    let later = torture.fixture.count_foreign_rows(0..TENANTS * 2, |tenant| torture.read(tenant)).await;
+    let later = torture.fixture.count_foreign_rows(0..tenants * 2, |tenant| torture.read(tenant)).await;
     assert_eq!(later, 0);
     until(|| torture.gateway.sidecar.reloader.store().live().count == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_row_reaches_another_tenant_through_the_gateway_at_schema_level() {
-    torture("schema").await;
+    torture("schema", TENANTS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_row_reaches_another_tenant_through_the_gateway_at_role_level() {
-    torture("role").await;
+    torture("role", TENANTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_row_reaches_another_tenant_through_the_gateway_at_login_level() {
+    torture("login", TENANTS_THAT_LOG_IN).await;
 }

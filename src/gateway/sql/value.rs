@@ -90,7 +90,7 @@ impl Element {
             }
             // Line ends stand between JSON's tokens only, and would end a line of a stream.
             Self::Json => {
-                out.extend(text.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }))
+                out.extend(text.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
             }
             Self::Text | Self::Float => push_string(out, text),
         }

@@ -53,7 +53,7 @@ pub(super) const HARMLESS: &[&str] = &[
     "num_nonnulls", "num_nulls", "numeric", "nummultirange", "numnode", "numrange",
     "octet_length", "overlaps", "overlay",
     "parse_ident", "path", "pclose", "percent_rank", "percentile_cont", "percentile_disc",
-    "pg_column_size", "pg_size_bytes", "pg_size_pretty", "pg_typeof", "phraseto_tsquery", "pi",
+    "pg_column_size", "pg_size_bytes", "pg_size_pretty", "phraseto_tsquery", "pi",
     "plainto_tsquery", "point", "polygon", "popen", "position", "pow", "power",
     "querytree", "quote_ident", "quote_literal", "quote_nullable",
     "radians", "radius", "random", "random_normal", "range_agg", "range_intersect_agg", "range_merge",

@@ -19,6 +19,8 @@ pub(super) enum Objection {
     TooDeep,
     #[error("the character {0:?} has no place outside strings, quoted names and comments")]
     Character(char),
+    #[error("a comment that starts with `/*+` could be a hint to an extension, and is not allowed")]
+    Hint,
     #[error("a {0} starts here and does not end")]
     Unended(&'static str),
     #[error("only one statement is allowed: send several as a batch")]
@@ -82,8 +84,9 @@ pub(super) enum Objection {
 impl Objection {
     /// That `found`, a statement or a part of one, is not among `kinds`.
     pub(super) fn statement(found: &str, kinds: &[StatementKind]) -> Self {
-        let mut words: Vec<&str> = kinds.iter().copied().map(verb).collect();
-        words.sort_unstable();
+        let mut kinds = kinds.to_vec();
+        kinds.sort_unstable();
+        let words: Vec<&str> = kinds.into_iter().map(verb).collect();
         let allowed = match words.as_slice() {
             [] => "this route allows no statements".to_owned(),
             [only] => format!("this route allows {only} alone"),

@@ -183,6 +183,8 @@ impl Scanner<'_> {
             self.pass(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\x0c'));
             if self.starts_with("--") {
                 self.pass(|byte| byte != b'\n' && byte != b'\r' && byte != 0);
+            } else if self.starts_with("/*+") {
+                return Err(Objection::Hint);
             } else if self.starts_with("/*") {
                 self.skip_block_comment()?;
             } else {

@@ -25,7 +25,7 @@ impl Judge<'_> {
         match kinds::rule(node.kind()) {
             Rule::Plain => Ok(()),
             Rule::Act(kind) => self.act(kind, node),
-            Rule::Name(Role::Type) if is_relation_as_text(node) => self.relation_as_text(node),
+            Rule::Name(Role::Type) if is_sequence_cast(node) => Ok(()),
             Rule::Name(role) => self.schemas.judge(role, node),
             Rule::NamePart => part_of_a_judged_name(node),
             Rule::Column => names::judge_word(node),
@@ -98,34 +98,13 @@ impl Judge<'_> {
 
     /// The sequence of `nextval` must be spelled out: computed text could name any.
     fn sequence(&self, call: &SyntaxNode, function: &str) -> Result<(), Objection> {
-        let argument = call
-            .children()
-            .find(|child| child.kind() == SyntaxKind::ARG_LIST)
-            .and_then(|list| list.first_child())
-            .and_then(|argument| argument.first_child());
-        match argument {
-            // The cast is judged where it stands.
-            Some(cast)
-                if cast.kind() == SyntaxKind::CAST_EXPR
-                    && cast.children().any(|c| is_relation_as_text(&c)) =>
-            {
-                Ok(())
+        let text = first_argument(call).and_then(|argument| match argument.kind() {
+            SyntaxKind::CAST_EXPR if argument.children().any(|part| is_sequence_cast(&part)) => {
+                argument.children().find_map(|part| plain_text(&part))
             }
-            Some(literal) => {
-                let text =
-                    plain_text(&literal).ok_or_else(|| Objection::SequenceName(function.to_owned()))?;
-                self.schemas.judge_text(&text)
-            }
-            None => Err(Objection::SequenceName(function.to_owned())),
-        }
-    }
-
-    fn relation_as_text(&self, regclass: &SyntaxNode) -> Result<(), Objection> {
-        let text = regclass.parent().and_then(|cast| cast.children().find_map(|child| plain_text(&child)));
-        match text {
-            Some(text) => self.schemas.judge_text(&text),
-            None => Err(Objection::Type(shown(&regclass.text().to_string()))),
-        }
+            _ => plain_text(&argument),
+        });
+        self.schemas.judge_text(&text.ok_or_else(|| Objection::SequenceName(function.to_owned()))?)
     }
 
     fn field(&self, field: &SyntaxNode) -> Result<(), Objection> {
@@ -190,11 +169,23 @@ fn dotted_names(field: &SyntaxNode) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// Whether `node` is the type in `'…'::regclass`.
-fn is_relation_as_text(node: &SyntaxNode) -> bool {
+fn first_argument(call: &SyntaxNode) -> Option<SyntaxNode> {
+    call.children().find(|part| part.kind() == SyntaxKind::ARG_LIST)?.first_child()?.first_child()
+}
+
+/// Whether `node` is the type in `nextval('…'::regclass)`, as schema dumps write it. The text is
+/// judged with the call. Anywhere else the type is refused: it would look up other text as well.
+fn is_sequence_cast(node: &SyntaxNode) -> bool {
     node.kind() == SyntaxKind::PATH_TYPE
         && node.text() == "regclass"
-        && node.parent().is_some_and(|parent| parent.kind() == SyntaxKind::CAST_EXPR)
+        && node.parent().is_some_and(|cast| {
+            cast.ancestors().find(|above| above.kind() == SyntaxKind::CALL_EXPR).is_some_and(|call| {
+                first_argument(&call) == Some(cast)
+                    && call.first_child().is_some_and(|callee| {
+                        names::parts(&callee).last().is_some_and(|name| functions::takes_a_sequence(name))
+                    })
+            })
+        })
 }
 
 /// The value of a string constant in single quotes without escapes.

@@ -93,11 +93,6 @@ impl Pool {
         self.take_as(None, None).await
     }
 
-    /// The server that it leads to.
-    pub(super) fn server(&self) -> &Server {
-        &self.inner.server
-    }
-
     async fn take_as<C: Session>(
         &self,
         holder: Holder,
@@ -289,5 +284,128 @@ async fn sweep(pool: Weak<Inner>) {
         let over = inner.state().shelf.expired(Instant::now(), idle_timeout, max_lifetime);
         drop((over, inner));
         sleep(SWEEP_INTERVAL.min(idle_timeout / 2).max(FIRST_PAUSE)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::Code;
+    use crate::policy::{Database, Secret};
+
+    static OPEN: AtomicI64 = AtomicI64::new(0);
+    static MOST: AtomicI64 = AtomicI64::new(0);
+
+    /// A connection to nowhere that takes a while to open, and is counted while it is there.
+    struct Counted;
+
+    impl Session for Counted {
+        async fn open(_: &Server, _: Option<&RoleName>) -> Result<Self, NotOpened> {
+            tokio::task::yield_now().await;
+            MOST.fetch_max(OPEN.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            let opened = Self;
+            tokio::task::yield_now().await;
+            Ok(opened)
+        }
+    }
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn pool(settings: PoolSettings) -> Pool {
+        let url = Secret::new("postgres://nowhere/main".into());
+        let settings = Database { pool: settings, ..Database::new("main", url) };
+        Pool::new(Server::new(Arc::new(settings)).unwrap(), Metrics::new())
+    }
+
+    fn holder(tenant: usize) -> Holder {
+        Some(format!("tenant-{tenant}").parse().unwrap())
+    }
+
+    /// One request: of which tenant, which kind of login, after how many of its awaits it is
+    /// cancelled, and whether its connection is fit to be kept.
+    type Request = (usize, bool, Option<usize>, bool);
+
+    async fn request(pool: &Pool, (tenant, logs_in, patience, settles): Request) {
+        let role = logs_in.then(|| format!("role_{tenant}").parse().unwrap());
+        let work = async {
+            let leased = pool.take_as::<Counted>(holder(tenant), role.as_ref()).await.unwrap();
+            tokio::task::yield_now().await;
+            if settles {
+                leased.settle();
+            }
+        };
+        let impatience = async {
+            match patience {
+                Some(awaits) => {
+                    for _ in 0..awaits {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! { () = work => {}, () = impatience => {} }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+        #[test]
+        fn requests_may_be_cancelled_anywhere_and_no_connection_is_lost_or_too_many(
+            requests in prop::collection::vec((0..4_usize, any::<bool>(), prop::option::of(0..12_usize), any::<bool>()), 1..60),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            OPEN.store(0, Ordering::Relaxed);
+            MOST.store(0, Ordering::Relaxed);
+            runtime.block_on(async {
+                let settings = PoolSettings { max_connections: 3, tenant_connections: 2, ..PoolSettings::default() };
+                let pool = pool(PoolSettings { acquire_timeout: Duration::from_secs(600), ..settings });
+                futures_util::future::join_all(requests.into_iter().map(|one| request(&pool, one))).await;
+                let state = pool.inner.state();
+                assert_eq!(state.turnstile.free(), 3);
+                assert_eq!(i64::try_from(state.shelf.len()).unwrap(), OPEN.load(Ordering::Relaxed));
+                assert!(MOST.load(Ordering::Relaxed) <= 3, "{MOST:?} were open at once");
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tenant_with_too_many_requests_is_told_so_at_once_and_others_are_served() {
+        let settings = PoolSettings {
+            max_connections: 2,
+            tenant_connections: 1,
+            tenant_queue: 1,
+            ..PoolSettings::default()
+        };
+        let pool = pool(PoolSettings { acquire_timeout: Duration::from_millis(20), ..settings });
+        let held = pool.take_as::<Held>(holder(0), None).await.unwrap();
+        let (second, third) =
+            tokio::join!(pool.take_as::<Held>(holder(0), None), pool.take_as::<Held>(holder(0), None));
+        let (second, third) = (second.err().unwrap(), third.err().unwrap());
+        assert_eq!((third.code(), third.status().as_u16()), (Code::TenantLimited, 429), "{third}");
+        assert_eq!(second.code(), Code::DatabaseUnavailable);
+        assert!(second.cause().unwrap().contains("per_tenant"), "{second}");
+        assert!(second.retry_after_hint().is_some() && third.retry_after_hint().is_some());
+        let other = pool.take_as::<Held>(holder(1), None).await.unwrap();
+        let crowded = pool.take_as::<Held>(holder(2), None).await.err().unwrap();
+        assert!(crowded.cause().unwrap().contains("max_connections"), "{crowded}");
+        drop((held, other));
+        assert!(pool.take_as::<Held>(holder(2), None).await.is_ok());
+    }
+
+    /// A connection that nobody counts.
+    struct Held;
+
+    impl Session for Held {
+        async fn open(_: &Server, _: Option<&RoleName>) -> Result<Self, NotOpened> {
+            Ok(Self)
+        }
     }
 }

@@ -81,7 +81,7 @@ impl Server {
     }
 
     async fn connect(&self, login: Option<&RoleName>) -> Result<PgConnection, Error> {
-        let mut options = self.options.clone();
+        let mut options = self.options().clone();
         if let Some(role) = login {
             options = options.username(role.as_str()).password(&self.password(role));
         }

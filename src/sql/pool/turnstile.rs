@@ -147,3 +147,118 @@ impl<W> Line<W> {
         Self { held: 0, waiting: VecDeque::new(), in_round: false }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+
+    fn holder(name: &str) -> Holder {
+        Some(name.parse().unwrap())
+    }
+
+    fn turnstile(permits: u32, held: u32, waiting: usize) -> Turnstile<u32> {
+        Turnstile::new(permits, Limits { held, waiting })
+    }
+
+    #[test]
+    fn a_hundred_waiting_requests_of_one_tenant_stand_behind_the_first_of_another() {
+        let (flood, other) = (holder("flood"), holder("other"));
+        let mut turnstile = turnstile(1, 1, 100);
+        assert!(turnstile.pass(&flood));
+        for request in 0..100 {
+            turnstile.wait(&flood, request).unwrap();
+        }
+        assert_eq!(turnstile.wait(&flood, 100), Err(Full));
+        turnstile.wait(&other, 1000).unwrap();
+        turnstile.wait(&other, 1001).unwrap();
+        let leave = [&flood, &other, &flood, &other, &flood];
+        assert_eq!(leave.map(|holder| turnstile.leave(holder).unwrap()), [1000, 0, 1001, 1, 2]);
+    }
+
+    #[test]
+    fn what_a_tenant_may_not_take_is_left_for_others() {
+        let (greedy, other) = (holder("greedy"), holder("other"));
+        let mut turnstile = turnstile(3, 2, 10);
+        assert!(turnstile.pass(&greedy) && turnstile.pass(&greedy));
+        assert!(!turnstile.pass(&greedy));
+        turnstile.wait(&greedy, 1).unwrap();
+        assert_eq!(turnstile.free(), 1);
+        assert!(turnstile.pass(&other));
+        assert_eq!(turnstile.leave(&other), None);
+        assert_eq!(turnstile.leave(&greedy), Some(1));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Arrive(usize),
+        GiveUp(Index),
+        Leave(Index),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..4_usize).prop_map(Step::Arrive),
+            1 => any::<Index>().prop_map(Step::GiveUp),
+            2 => any::<Index>().prop_map(Step::Leave),
+        ]
+    }
+
+    proptest! {
+        /// Whatever comes, waits, gives up and leaves in whichever order: no permit is lost or made,
+        /// no limit is passed, nobody waits for what is free, and nothing is remembered at the end.
+        #[test]
+        fn permits_are_neither_lost_nor_made(
+            steps in prop::collection::vec(step(), 0..200), permits in 1..5_u32, held in 1..4_u32, waiting in 0..4_usize,
+        ) {
+            let tenants = ["a", "b", "c"].map(holder).into_iter().chain([None]).collect::<Vec<_>>();
+            let mut turnstile: Turnstile<(usize, u64)> = Turnstile::new(permits, Limits { held, waiting });
+            let (mut inside, mut outside) = (Vec::new(), Vec::<(usize, u64, Ticket)>::new());
+            let mut number = 0;
+            let enter = |next: Option<(usize, u64)>, inside: &mut Vec<usize>, outside: &mut Vec<(usize, u64, Ticket)>| {
+                if let Some((tenant, number)) = next {
+                    outside.retain(|(_, other, _)| *other != number);
+                    inside.push(tenant);
+                }
+            };
+            for step in steps {
+                match step {
+                    Step::Arrive(tenant) if turnstile.pass(&tenants[tenant]) => inside.push(tenant),
+                    Step::Arrive(tenant) => {
+                        number += 1;
+                        let queued = outside.iter().filter(|(other, ..)| *other == tenant).count();
+                        match turnstile.wait(&tenants[tenant], (tenant, number)) {
+                            Ok(ticket) => outside.push((tenant, number, ticket)),
+                            Err(Full) => prop_assert_eq!(queued, waiting),
+                        }
+                    }
+                    Step::GiveUp(which) if !outside.is_empty() => {
+                        let (tenant, _, ticket) = outside.remove(which.index(outside.len()));
+                        prop_assert!(turnstile.give_up(&tenants[tenant], ticket));
+                    }
+                    Step::Leave(which) if !inside.is_empty() => {
+                        let tenant = inside.remove(which.index(inside.len()));
+                        let next = turnstile.leave(&tenants[tenant]);
+                        enter(next, &mut inside, &mut outside);
+                    }
+                    Step::GiveUp(_) | Step::Leave(_) => {}
+                }
+                prop_assert_eq!(u32::try_from(inside.len()).unwrap() + turnstile.free(), permits);
+                for tenant in 0..tenants.len() {
+                    let of_tenant = inside.iter().filter(|other| **other == tenant).count();
+                    prop_assert!(of_tenant <= held as usize);
+                    let waits = outside.iter().any(|(other, ..)| *other == tenant);
+                    prop_assert!(!waits || turnstile.free() == 0 || of_tenant == held as usize);
+                }
+            }
+            while let Some(tenant) = inside.pop() {
+                let next = turnstile.leave(&tenants[tenant]);
+                enter(next, &mut inside, &mut outside);
+            }
+            prop_assert!(outside.is_empty() && turnstile.lines.is_empty() && turnstile.round.is_empty());
+            prop_assert_eq!(turnstile.free(), permits);
+        }
+    }
+}

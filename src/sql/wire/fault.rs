@@ -130,7 +130,7 @@ impl DatabaseError {
     /// Whether the session is over, or the server: nothing that the statement did.
     fn ends_session(&self) -> bool {
         // Not translated, unlike `S`.
-        matches!(self.field(b'V'), Some("FATAL" | "PANIC")) || self.state().starts_with("08")
+        matches!(self.field(b'V'), Some("FATAL" | "PANIC"))
     }
 
     fn refusal(&self) -> Refusal {

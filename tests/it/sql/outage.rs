@@ -65,10 +65,16 @@ async fn a_read_whose_backend_dies_is_run_again_and_a_change_is_not() {
 
 #[tokio::test]
 async fn a_database_may_be_down_at_the_start_die_and_come_back() {
+    for isolation in [Isolation::Role, Isolation::Login] {
+        away_and_back(isolation).await;
+    }
+}
+
+async fn away_and_back(isolation: Isolation) {
     let mut server = PrivatePostgres::start().await.unwrap();
     let postgres = alone(&server).await;
     let fixture = TenantFixture::create(&postgres, 4).await;
-    let mut settings = postgres.settings(Isolation::Role, 3);
+    let mut settings = postgres.settings(isolation, 3);
     settings.pool = PoolSettings { acquire_timeout: Duration::from_millis(300), ..settings.pool };
     server.stop().await.unwrap();
 

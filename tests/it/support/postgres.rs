@@ -15,6 +15,10 @@ use tokio::sync::OnceCell;
 /// A condition that does not come true within this time never will.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Which of a server's connections are the gateway's, whomever they logged in as: the superuser,
+/// who asks, is the only other one.
+pub(crate) const OURS: &str = "datname = current_database() AND usename <> current_user";
+
 /// The server that tests share. Nothing drops it: its supervisor sees this process end.
 pub(crate) async fn shared() -> &'static PrivatePostgres {
     static SHARED: OnceCell<PrivatePostgres> = OnceCell::const_new();
@@ -110,27 +114,20 @@ impl TestDatabase {
     /// Process ids of the gateway's connections.
     pub(crate) async fn backends(&self) -> Vec<i32> {
         self.read(&format!(
-            "SELECT coalesce(array_agg(pid ORDER BY pid), '{{}}') FROM pg_stat_activity WHERE usename = '{}'",
-            self.login()
+            "SELECT coalesce(array_agg(pid ORDER BY pid), '{{}}') FROM pg_stat_activity WHERE {OURS}"
         ))
         .await
     }
 
     /// Ends the gateway's connections from the server's side.
     pub(crate) async fn kill_backends(&self) {
-        self.admin(&format!(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{}'",
-            self.login()
-        ))
-        .await;
+        self.admin(&format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {OURS}"))
+            .await;
     }
 
     /// Waits until none of the gateway's connections is inside a transaction.
     pub(crate) async fn settled(&self) {
-        let open = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE usename = '{}' AND state <> 'idle'",
-            self.login()
-        );
+        let open = format!("SELECT count(*) FROM pg_stat_activity WHERE {OURS} AND state <> 'idle'");
         eventually("every connection is idle", || async { self.read::<i64>(&open).await == 0 }).await;
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct TenantFixture {
 impl TenantFixture {
     /// Makes `count` tenants. Each schema has `marks (id, tenant, note)`; the type of `id` differs
     /// from one tenant to the next. Each tenant's role may use its own schema and no other; the
-    /// gateway's login may use all, and become each of the roles.
+    /// gateway's login may use all, and become each of the roles, which may also log in.
     pub(crate) async fn create(database: &TestDatabase, count: usize) -> Self {
         let login = database.login();
         let mut setup = String::new();
@@ -36,7 +36,7 @@ impl TenantFixture {
                 "CREATE SCHEMA {schema}; \
                  CREATE TABLE {schema}.marks (id {id_type} PRIMARY KEY, tenant text NOT NULL, note text); \
                  INSERT INTO {schema}.marks SELECT n::text::{id_type}, '{schema}' FROM generate_series(1, {ROWS}) n; \
-                 CREATE ROLE {role} NOLOGIN; GRANT {role} TO {login}; \
+                 CREATE ROLE {role} LOGIN; GRANT {role} TO {login}; \
                  GRANT USAGE ON SCHEMA {schema} TO {login}, {role}; \
                  GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {login}, {role};"
             ));

@@ -15,6 +15,9 @@ use crate::telemetry::Metrics;
 use crate::tenant::{Tenant, TenantId};
 use table::Table;
 
+/// Connections that a directory in a table opens at most, besides those of the pools.
+pub const CONNECTIONS: u32 = table::CONNECTIONS;
+
 /// The one directory of a policy.
 pub struct Directory(Source);
 

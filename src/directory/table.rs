@@ -18,7 +18,7 @@ use crate::tenant::{Tenant, TenantId};
 
 /// Connections for look-ups, apart from those of queries: a burst of slow queries must not keep
 /// tenants from being found, and look-ups must not eat the queries' connections.
-const CONNECTIONS: u32 = 2;
+pub(super) const CONNECTIONS: u32 = 2;
 
 /// How long one look-up may take once it has a connection. It reads a row by its key.
 const READ_TIMEOUT: Duration = Duration::from_secs(3);

@@ -178,7 +178,11 @@ async fn what_a_level_cannot_hold_is_said_and_is_no_leak() {
     let schema = Practice::well_kept("schema").await.examine(&[]).await;
     let reads = schema.findings("reads-another-tenant")[0];
     assert_eq!((&reads["severity"], &reads["mend"]), (&json!("note"), &json!([])));
-    let role = Practice::well_kept("role").await.examine(&[]).await;
+    let role = Practice::well_kept("role").await;
+    let name = &role.database.name;
+    role.database.admin(&format!("ALTER DATABASE {name} SET log_min_duration_statement TO '250ms'")).await;
+    let role = role.examine(&[]).await;
+    assert_eq!(role.findings("values-in-the-log").len(), 1);
     let becomes = role.findings("becomes-another-tenant");
     assert_eq!(becomes.len(), 1, "a property of the level is told once: {becomes:#?}");
     assert_eq!((&becomes[0]["severity"], &becomes[0]["tenants"]), (&json!("note"), &json!(TENANTS)));
@@ -255,6 +259,10 @@ async fn every_leak_between_logins_is_found_and_mended() {
         ("role-cannot-log-in", "risk", "ALTER ROLE {db}_initech NOLOGIN"),
     ] {
         practice.find_and_mend(id, severity, plant).await;
+    }
+    let dblink = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'dblink')";
+    if practice.database.read(dblink).await {
+        practice.find_and_mend("leaves-the-database", "risk", "CREATE EXTENSION dblink").await;
     }
 }
 

@@ -139,7 +139,10 @@ async fn places_for_all(
     log.judge(outcome, "creates-in-public", "no tenant makes anything in `public`", || {
         let severity = if is_on_the_path { Severity::Leak } else { Severity::Risk };
         Finding::new(severity, "creates-in-public", format!("{role} may create in the schema public"))
-            .because("whoever has `public` on its path calls what a tenant put there, as CVE-2018-1058 tells")
+            .because(
+                "whoever has `public` on its path calls what a tenant put there, as CVE-2018-1058 \
+                      tells",
+            )
             .mended_by(mend)
             .at([attacker])
     });
@@ -269,13 +272,24 @@ async fn step_back(
             _ => mend.push(statement),
         }
     }
-    log.judge(outcome, "steps-back-to-the-login-role", "the login role itself reads no tenant's tables", || {
-        let what = format!("`RESET ROLE` gives {login} back, which reads {} of the tenant `{}`", table.qualified, victim.id);
-        Finding::new(Severity::Leak, "steps-back-to-the-login-role", what)
-            .because("a function or trigger that a tenant wrote can do that, and come back before anyone looks")
-            .mended_by(mend)
-            .at([attacker, victim])
-    });
+    log.judge(
+        outcome,
+        "steps-back-to-the-login-role",
+        "the login role itself reads no tenant's tables",
+        || {
+            let what = format!(
+                "`RESET ROLE` gives {login} back, which reads {} of the tenant `{}`",
+                table.qualified, victim.id
+            );
+            Finding::new(Severity::Leak, "steps-back-to-the-login-role", what)
+                .because(
+                    "a function or trigger that a tenant wrote can do that, and come back before \
+                      anyone looks",
+                )
+                .mended_by(mend)
+                .at([attacker, victim])
+        },
+    );
     Ok(())
 }
 
@@ -299,14 +313,22 @@ async fn become_another(
     let (role, theirs) = (role.quoted().to_string(), theirs.quoted().to_string());
     log.judge(outcome, "becomes-another-tenant", "no tenant takes on another's role", || {
         if attacker.level == Isolation::Login {
-            return Finding::new(Severity::Leak, "becomes-another-tenant", format!("{role} can become {theirs}"))
-                .because("it then is the other tenant")
-                .mended_by([format!("REVOKE {theirs} FROM {role};")])
-                .at([attacker, victim]);
+            return Finding::new(
+                Severity::Leak,
+                "becomes-another-tenant",
+                format!("{role} can become {theirs}"),
+            )
+            .because("it then is the other tenant")
+            .mended_by([format!("REVOKE {theirs} FROM {role};")])
+            .at([attacker, victim]);
         }
         let severity = if look.takes_foreign_statements { Severity::Risk } else { Severity::Note };
-        Finding::new(severity, "becomes-another-tenant", format!("code that runs as {role} can take on {theirs}"))
-            .because("at level `role` the login role must be able to become each tenant, and so can a function that a tenant wrote; with `isolation: login` it cannot")
+        let what = format!("code that runs as {role} can take on {theirs}");
+        Finding::new(severity, "becomes-another-tenant", what)
+            .because(
+                "at level `role` the login role must be able to become each tenant, and so can a \
+                      function that a tenant wrote; with `isolation: login` it cannot",
+            )
             .at([attacker, victim])
     });
 }
@@ -357,17 +379,10 @@ async fn canary(
     privileges: &str,
 ) -> Result<Option<Canary>, Error> {
     let rows = look.catalogue.rows(
-        sqlx::query(
-            "SELECT format('%I.%I', nspname, relname), quote_ident(relname) \
-             FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace \
-             WHERE nspname = $1 AND relkind IN ('r', 'p') \
-             ORDER BY CASE WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = $2) THEN \
-                      has_table_privilege($2, c.oid, $3) OR ($3 = 'SELECT' AND has_any_column_privilege($2, c.oid, 'SELECT')) \
-                      END DESC NULLS LAST, relname LIMIT 1",
-        )
-        .bind(victim.schema.as_str().to_owned())
-        .bind(role.to_owned())
-        .bind(privileges.to_owned()),
+        sqlx::query(include_str!("queries/canary.sql"))
+            .bind(victim.schema.as_str().to_owned())
+            .bind(role.to_owned())
+            .bind(privileges.to_owned()),
     );
     let rows = rows.await?;
     let Some(row) = rows.first() else { return Ok(None) };
@@ -381,13 +396,9 @@ async fn revoke_create(
     attacker: &Subject,
 ) -> Result<Vec<String>, Error> {
     let rows = look.catalogue.rows(
-        sqlx::query(
-            "SELECT format('REVOKE CREATE ON SCHEMA %I FROM %s;', nspname, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(rolname) END) \
-             FROM pg_namespace CROSS JOIN aclexplode(nspacl) AS entry LEFT JOIN pg_roles r ON r.oid = grantee \
-             WHERE nspname = $1 AND privilege_type = 'CREATE' AND grantee <> nspowner AND (grantee = 0 OR pg_has_role($2, grantee, 'USAGE'))",
-        )
-        .bind(schema.to_owned())
-        .bind(look.role_of(attacker).to_owned()),
+        sqlx::query(include_str!("queries/revoke_create.sql"))
+            .bind(schema.to_owned())
+            .bind(look.role_of(attacker).to_owned()),
     );
     rows.await?.iter().map(|row| row.try_get(0)).collect()
 }

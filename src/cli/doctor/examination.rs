@@ -68,8 +68,10 @@ pub(super) async fn examine(
         Err(error) => add("the attacks", Err(error)),
     }
     examined.findings.push(
-        Finding::new(Severity::Note, "names-are-visible", "every role can read the catalogue")
-            .because("PostgreSQL shows the names of all schemas, tables and roles to everyone: put nothing secret into a name"),
+        Finding::new(Severity::Note, "names-are-visible", "every role can read the catalogue").because(
+            "PostgreSQL shows the names of all schemas, tables and roles to everyone: put \
+                      nothing secret into a name",
+        ),
     );
     examined.findings.sort_by_key(|found| found.severity);
     examined

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use sqlx::postgres::PgConnectOptions;
 
 use super::{OutputFormat, fail, print, progress};
-use crate::policy::{Database, Name, Policy, Target};
+use crate::directory;
+use crate::policy::{Database, DirectorySource, Name, Policy, Target};
 use crate::surroundings::ProcessSurroundings;
 use crate::tenant::TenantId;
 use finding::{Examined, Report};
@@ -106,7 +107,7 @@ async fn look_at(policy: &Policy, database: &Database, tenants: &[TenantId]) -> 
     }
 }
 
-/// Connections that the pools of this policy may open at the server of `database`.
+/// Connections that the pools and the directory of this policy may open at the server of `database`.
 fn wanted_connections(policy: &Policy, database: &Database) -> i64 {
     let server = |one: &Database| {
         let options = PgConnectOptions::from_str(one.url.reveal()).ok()?;
@@ -114,7 +115,13 @@ fn wanted_connections(policy: &Policy, database: &Database) -> i64 {
     };
     let here = server(database);
     let there = policy.databases.values().filter(|other| server(other) == here);
-    there.map(|other| i64::from(other.pool.max_connections)).sum()
+    let of_pools: i64 = there.map(|other| i64::from(other.pool.max_connections)).sum();
+    match &policy.directory {
+        Some(DirectorySource::Table(table)) if server(&table.database) == here => {
+            of_pools + i64::from(directory::CONNECTIONS)
+        }
+        _ => of_pools,
+    }
 }
 
 fn takes_foreign_statements(policy: &Policy, database: &Database) -> bool {

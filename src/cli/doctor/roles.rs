@@ -32,11 +32,13 @@ pub(super) fn of_the_directory(roll: &Roll) -> Vec<Finding> {
         let (id, why) = match doubled.what {
             "schema" => (
                 "shared-schema",
-                "each of them reads and changes the other's rows: give each a schema of its own, and make the column UNIQUE",
+                "each of them reads and changes the other's rows: give each a schema of its own, and \
+                 make the column UNIQUE",
             ),
             _ => (
                 "shared-role",
-                "what is granted to one of them is granted to the other: give each a role of its own, and make the column UNIQUE",
+                "what is granted to one of them is granted to the other: give each a role of its own, \
+                 and make the column UNIQUE",
             ),
         };
         let what = format!("several tenants have the {} `{}`", doubled.what, doubled.name);
@@ -103,9 +105,13 @@ pub(super) async fn of_the_login(look: &mut Examination<'_>) -> Result<Vec<Findi
     let (name, quoted) = (look.login_name.clone(), look.login.clone());
     let facts = facts(look, &name).await?.expect("the role that is logged in exists");
     if facts.is_superuser {
+        let what = format!("the login role {quoted} is a superuser");
         findings.push(
-            Finding::new(Severity::Leak, "login-role-is-superuser", format!("the login role {quoted} is a superuser"))
-                .because("no grant holds it: one function that goes back to it reads everything, and the server's files")
+            Finding::new(Severity::Leak, "login-role-is-superuser", what)
+                .because(
+                    "no grant holds it: one function that goes back to it reads everything, and \
+                          the server's files",
+                )
                 .mended_by([format!("ALTER ROLE {quoted} NOSUPERUSER;")]),
         );
     }
@@ -122,14 +128,8 @@ pub(super) async fn of_the_login(look: &mut Examination<'_>) -> Result<Vec<Findi
         );
     }
     let rooms: Vec<String> = look.subjects.iter().map(|subject| subject.schema.as_str().to_owned()).collect();
-    let owned = look.catalogue.rows(
-        sqlx::query(
-            "SELECT FROM pg_namespace n WHERE nspname = ANY ($1) AND (nspowner = to_regrole(quote_ident($2)) \
-             OR EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relowner = to_regrole(quote_ident($2)))) LIMIT 1",
-        )
-        .bind(rooms)
-        .bind(name.clone()),
-    );
+    let owned =
+        look.catalogue.rows(sqlx::query(include_str!("queries/owned.sql")).bind(rooms).bind(name.clone()));
     let owns = !owned.await?.is_empty();
     if look.database.isolation.needs_role() && owns {
         findings.push(
@@ -187,7 +187,10 @@ pub(super) async fn of_the_tenants(look: &mut Examination<'_>) -> Result<Vec<Fin
                     "tenant-is-powerful",
                     format!("the role {quoted} may do more than a tenant needs"),
                 )
-                .because("a tenant that makes roles, or is not held by row security, is on its way to others")
+                .because(
+                    "a tenant that makes roles, or is not held by row security, is on its way to \
+                          others",
+                )
                 .mended_by([format!("ALTER ROLE {quoted} {};", facts.needless.join(" "))])
                 .at([&subject]),
             );
@@ -226,7 +229,10 @@ fn coming_in(look: &Examination<'_>, subject: &Subject, facts: &Facts, quoted: &
     if !facts.may_log_in {
         findings.push(
             Finding::new(Severity::Risk, "role-cannot-log-in", format!("the role {quoted} cannot log in"))
-                .because("at level `login` the tenant's requests fail; give it the password that the policy has, too")
+                .because(
+                    "at level `login` the tenant's requests fail; give it the password that the \
+                          policy has, too",
+                )
                 .mended_by([format!("ALTER ROLE {quoted} LOGIN;")])
                 .at([subject]),
         );
@@ -263,16 +269,9 @@ async fn memberships(
         look.subjects.iter().filter(|other| other.id != subject.id).filter_map(|other| other.role.as_ref());
     forbidden.extend(others.map(|role| role.as_str().to_owned()));
     forbidden.push(look.login_name.clone());
-    let rows = look.catalogue.rows(
-        sqlx::query(
-            "SELECT reached.rolname::text, quote_ident(reached.rolname), quote_ident(hop.rolname), quote_ident(member.rolname) \
-             FROM pg_auth_members m JOIN pg_roles hop ON hop.oid = m.roleid JOIN pg_roles member ON member.oid = m.member \
-             JOIN pg_roles reached ON pg_has_role(hop.oid, reached.oid, 'MEMBER') \
-             WHERE member.rolname = $1 AND reached.rolname = ANY ($2) AND reached.rolname <> $1",
-        )
-        .bind(name.to_owned())
-        .bind(forbidden),
-    );
+    let rows = look
+        .catalogue
+        .rows(sqlx::query(include_str!("queries/memberships.sql")).bind(name.to_owned()).bind(forbidden));
     let tell = |row: &PgRow| {
         let (reached, quoted): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         let (hop, member): (String, String) = (row.try_get(2)?, row.try_get(3)?);
@@ -288,15 +287,9 @@ async fn memberships(
 /// Settings of a role's own that disturb.
 async fn settings(look: &mut Examination<'_>, name: &str, quoted: &str) -> Result<Vec<Finding>, Error> {
     let rows = look.catalogue.rows(
-        sqlx::query(
-            "SELECT split_part(setting, '=', 1), setdatabase <> 0, quote_ident(current_database()) \
-             FROM pg_db_role_setting, unnest(setconfig) AS setting \
-             WHERE setrole = to_regrole(quote_ident($1)) \
-               AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) \
-               AND split_part(setting, '=', 1) = ANY ($2)",
-        )
-        .bind(name.to_owned())
-        .bind(DISTURBING_SETTINGS.iter().map(|setting| (*setting).to_owned()).collect::<Vec<_>>()),
+        sqlx::query(include_str!("queries/settings.sql"))
+            .bind(name.to_owned())
+            .bind(DISTURBING_SETTINGS.iter().map(|setting| (*setting).to_owned()).collect::<Vec<_>>()),
     );
     let tell = |row: &PgRow| {
         let (setting, is_of_database): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
@@ -305,8 +298,12 @@ async fn settings(look: &mut Examination<'_>, name: &str, quoted: &str) -> Resul
         } else {
             String::new()
         };
-        Ok(Finding::new(Severity::Risk, "role-has-settings", format!("the role {quoted} has a `{setting}` of its own"))
-            .because("Innkeeper sets it for each transaction; whatever else logs in as that role does not, and works in another place than it thinks")
+        let what = format!("the role {quoted} has a `{setting}` of its own");
+        Ok(Finding::new(Severity::Risk, "role-has-settings", what)
+            .because(
+                "Innkeeper sets it for each transaction; whatever else logs in as that role does \
+                      not, and works in another place than it thinks",
+            )
             .mended_by([format!("ALTER ROLE {quoted}{place} RESET {setting};")]))
     };
     rows.await?.iter().map(tell).collect()

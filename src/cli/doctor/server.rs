@@ -16,27 +16,8 @@ const LAST_FIXES: &[(i32, &str)] = &[
     (18, "2030-11-14"),
 ];
 
-/// Connections of the directory's own, where it reads a table there.
-const DIRECTORY_CONNECTIONS: i64 = 2;
-
 pub(super) async fn examine(look: &mut Examination<'_>) -> Result<Vec<Finding>, Error> {
-    let rows = look.catalogue.rows(sqlx::query(
-        "SELECT (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS encrypted, \
-                coalesce(NOT (inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1'), false) AS remote, \
-                current_date::text AS today, \
-                current_setting('max_connections')::int8 \
-                  - current_setting('superuser_reserved_connections')::int8 \
-                  - coalesce(current_setting('reserved_connections', true)::int8, 0) AS connections, \
-                (SELECT rolconnlimit::int8 FROM pg_roles WHERE rolname = current_user) AS of_login, \
-                (SELECT datconnlimit::int8 FROM pg_database WHERE datname = current_database()) AS of_database, \
-                current_setting('password_encryption') AS encryption, \
-                current_setting('log_statement') <> 'none' \
-                  OR current_setting('log_min_duration_statement')::int >= 0 AS logs, \
-                current_setting('lo_compat_privileges')::bool AS large_objects, \
-                current_setting('client_connection_check_interval', true) IS NOT NULL AS watches_clients, \
-                has_table_privilege('pg_hba_file_rules', 'SELECT') \
-                  AND has_function_privilege('pg_hba_file_rules()', 'EXECUTE') AS shows_rules",
-    ));
+    let rows = look.catalogue.rows(sqlx::query(include_str!("queries/server.sql")));
     let rows = rows.await?;
     let facts = rows.first().expect("a SELECT without FROM has one row");
     let mut findings = vec![version(look.version, facts.try_get("today")?)];
@@ -51,9 +32,17 @@ pub(super) async fn examine(look: &mut Examination<'_>) -> Result<Vec<Finding>, 
     let encrypted: bool = facts.try_get("encrypted")?;
     findings.push(if facts.try_get("remote")? && !encrypted {
         Finding::new(Severity::Risk, "connection-in-clear", "the connection to the server is not encrypted")
-            .because("who can listen on the way reads every tenant's rows, and may change them; write `sslmode=verify-full` into the database's url")
+            .because(
+                "who can listen on the way reads every tenant's rows, and may change them; write \
+                      `sslmode=verify-full` into the database's url",
+            )
     } else {
-        Finding::new(Severity::Holds, "connection-in-clear", "the connection is encrypted, or stays on this machine")
+        Finding::new(
+            Severity::Holds,
+            "connection-in-clear",
+            "the connection is encrypted, or stays on \
+                                                              this machine",
+        )
     });
     if facts.try_get::<&str, _>("encryption")? == "md5" {
         findings.push(
@@ -93,7 +82,8 @@ pub(super) async fn examine(look: &mut Examination<'_>) -> Result<Vec<Finding>, 
                 "the server cannot tell that a client has gone",
             )
             .because(
-                "a cancelled request's query runs on until `statement_timeout`; PostgreSQL 14 and later can",
+                "a cancelled request's query runs on until `statement_timeout`; PostgreSQL 14 and later \
+                 can",
             ),
         );
     }
@@ -126,14 +116,14 @@ fn connections(look: &Examination<'_>, server: i64, limits: [(&str, String, i64)
     const ID: &str = "too-few-connections";
     const WHY: &str =
         "under load requests will be refused with `database-unavailable` before the pool is full";
-    let wanted = look.wanted_connections + DIRECTORY_CONNECTIONS;
+    let wanted = look.wanted_connections;
     let mut lacking = Vec::new();
     let mut mend = Vec::new();
     if wanted > server {
         lacking.push(format!("the server gives {server}"));
         mend.push(format!("ALTER SYSTEM SET max_connections = {}; -- needs a restart", wanted + 20));
     }
-    let here = i64::from(look.database.pool.max_connections) + DIRECTORY_CONNECTIONS;
+    let here = i64::from(look.database.pool.max_connections);
     for (statement, name, limit) in limits {
         // At level `login` tenants come in as themselves.
         let counts = statement == "ALTER DATABASE" || look.database.isolation != Isolation::Login;
@@ -155,11 +145,7 @@ fn connections(look: &Examination<'_>, server: i64, limits: [(&str, String, i64)
 }
 
 async fn trusted_from_afar(look: &mut Examination<'_>) -> Result<Option<Finding>, Error> {
-    let rows = look.catalogue.rows(sqlx::query(
-        "SELECT line_number FROM pg_hba_file_rules \
-         WHERE auth_method = 'trust' AND type LIKE 'host%' \
-           AND address NOT IN ('127.0.0.1', '::1', 'localhost', 'samehost') ORDER BY 1 LIMIT 5",
-    ));
+    let rows = look.catalogue.rows(sqlx::query(include_str!("queries/trusted_from_afar.sql")));
     let lines: Vec<i32> = rows.await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     if lines.is_empty() {
         return Ok(None);

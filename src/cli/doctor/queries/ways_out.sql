@@ -1,0 +1,14 @@
+-- Functions among $2, or of the extensions $3, that the role $1 may call.
+SELECT coalesce(e.extname, 'PostgreSQL')::text,
+       string_agg(p.oid::regprocedure::text, ', ' ORDER BY p.oid),
+       has_function_privilege('public', p.oid, 'EXECUTE') AS for_all,
+       e.extname IS NULL AS reaches_files
+FROM pg_roles r
+JOIN pg_proc p ON has_function_privilege(r.oid, p.oid, 'EXECUTE')
+LEFT JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+                     AND d.refclassid = 'pg_extension'::regclass
+LEFT JOIN pg_extension e ON e.oid = d.refobjid
+WHERE r.rolname = $1
+  AND NOT r.rolsuper
+  AND (e.extname = ANY ($3) OR (p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY ($2)))
+GROUP BY e.extname, for_all

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
+use serde_json::{Map, Value};
 
 /// The codes that clients see (RFC 9457 `type` is `urn:innkeeper:error:<code>`). The list is part
 /// of the product's contract: a code is never renamed.
@@ -180,6 +181,7 @@ pub struct Refusal {
     blame: Blame,
     retry_after: Option<Duration>,
     extension: Option<(&'static str, String)>,
+    members: Option<Box<Map<String, Value>>>,
 }
 
 impl Refusal {
@@ -193,6 +195,7 @@ impl Refusal {
             blame: code.blame(),
             retry_after: None,
             extension: None,
+            members: None,
         }
     }
 
@@ -232,6 +235,14 @@ impl Refusal {
         self
     }
 
+    /// Adds members that the problem document is to have besides its own, and those of its own
+    /// that they replace: all that PostgreSQL says of a statement, to whoever wrote it.
+    #[must_use]
+    pub fn with_members(mut self, members: Map<String, Value>) -> Self {
+        self.members = Some(Box::new(members));
+        self
+    }
+
     /// The code.
     pub fn code(&self) -> Code {
         self.code
@@ -265,6 +276,11 @@ impl Refusal {
     /// An additional member of the problem document.
     pub fn extension(&self) -> Option<(&'static str, &str)> {
         self.extension.as_ref().map(|(name, value)| (*name, value.as_str()))
+    }
+
+    /// Members that the problem document has besides its own, or in their place.
+    pub fn members(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.members.iter().flat_map(|members| members.iter())
     }
 }
 

@@ -45,6 +45,7 @@ impl Gateway {
         connection: &Connection,
         snapshot: &Snapshot,
         record: &mut Record,
+        sql_client: &mut Option<sql::Client>,
     ) -> Result<Response<Body>, Refusal> {
         inbound.verdict?;
         let (parts, body) = inbound.request.into_parts();
@@ -57,12 +58,21 @@ impl Gateway {
             uri: parts.uri,
             headers: parts.headers,
             peer: connection.peer,
+            local: connection.local,
             // No route verifies tokens yet.
             claims: None,
         });
 
         let matched = snapshot.route(&head)?;
         record.matched(&matched);
+        if let Target::Sql(target) = matched.target() {
+            let client = sql_client.insert(sql::Client::of(&target.endpoint, &head));
+            // A browser's question comes without a tenant.
+            if let Some(answer) = client.preflight(&head) {
+                return Ok(answer);
+            }
+            client.admit()?;
+        }
         let caller = matched.admit(&head, record.trail()).await?;
         record.admitted(&caller, &self.metrics);
 
@@ -70,7 +80,9 @@ impl Gateway {
             Target::Query(query) => {
                 query::run(query, &matched, &caller, snapshot, &head, body, record.request_id()).await
             }
-            Target::Sql(endpoint) => sql::run(endpoint, &caller, snapshot, &head, body).await,
+            Target::Sql(target) => {
+                sql::run(target, &caller, snapshot, &head, body, record.request_id()).await
+            }
             Target::Forward(target) => {
                 forward::run(target, &caller, snapshot, head, body, record.request_id()).await
             }
@@ -84,15 +96,22 @@ impl Handler for Gateway {
         let snapshot = self.snapshots.load();
         let mut record = Record::open(&inbound, connection, snapshot.generation());
         record.set_recorded(snapshot.policy().server.access_log == policy::AccessLog::On);
-        let outcome = self.walk(inbound, connection, &snapshot, &mut record).await;
-        let response = match outcome {
+        let mut sql_client = None;
+        let outcome = self.walk(inbound, connection, &snapshot, &mut record, &mut sql_client).await;
+        let mut response = match outcome {
             Ok(response) => response,
             Err(refusal) => {
-                let response = problem::response(&refusal, record.request_id());
+                let response = match &sql_client {
+                    Some(client) => client.refuse(&refusal, record.request_id()),
+                    None => problem::response(&refusal, record.request_id()),
+                };
                 record.refused(refusal);
                 response
             }
         };
+        if let Some(client) = &sql_client {
+            client.allow(&mut response);
+        }
         record.close(response, &self.metrics, &self.access_log)
     }
 

@@ -16,6 +16,8 @@ mod watched;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use http::Method;
+
 use crate::admitted::{self, Admitted};
 use crate::decision::{FindTenant, Placement, RequestHead};
 use crate::error::{Code, Refusal};
@@ -70,7 +72,7 @@ pub enum Target {
     /// Runs a named query.
     Query(Arc<Query>),
     /// Runs statements that clients write.
-    Sql(Arc<SqlEndpoint>),
+    Sql(Sql),
 }
 
 /// Where a route forwards to.
@@ -79,6 +81,14 @@ pub struct Forward {
     pub upstream: Arc<forward::Upstream>,
     /// How long the ticket that goes with a request is valid; `None` for no ticket.
     pub ticket: Option<Duration>,
+}
+
+/// An endpoint for statements that clients write.
+pub struct Sql {
+    /// What it may run, and where.
+    pub endpoint: Arc<SqlEndpoint>,
+    /// What reads statements before they run.
+    pub guard: sql::Guard,
 }
 
 /// A request whose route is known.
@@ -146,7 +156,12 @@ impl Snapshot {
         self.routes
             .iter()
             .find_map(|route| {
-                let captures = matching::matches(&route.policy.matches, head)?;
+                let rule = &route.policy.matches;
+                // A browser asks about the request that is to come, without its headers.
+                let captures = match &route.target {
+                    Target::Sql(_) if head.method == Method::OPTIONS => matching::reaches(rule, head)?,
+                    _ => matching::matches(rule, head)?,
+                };
                 Some(Matched { snapshot: self, route, captures })
             })
             .ok_or_else(|| {

@@ -1,7 +1,7 @@
 //! The one place where a refusal becomes a response: RFC 9457 problem details.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::body::Body;
@@ -9,8 +9,14 @@ use crate::error::Refusal;
 
 /// The response for a refusal. It holds what helps the client, and nothing of the operator's.
 pub(super) fn response(refusal: &Refusal, request_id: &str) -> Response<Body> {
-    let mut response = Response::new(Body::full(document(refusal, request_id).to_string()));
-    *response.status_mut() = refusal.status();
+    let status = refusal.status();
+    respond(refusal, status, document(refusal, request_id))
+}
+
+/// The response with a refusal's `document`.
+pub(super) fn respond(refusal: &Refusal, status: StatusCode, document: Map<String, Value>) -> Response<Body> {
+    let mut response = Response::new(Body::full(Value::Object(document).to_string()));
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     // A shared cache must not serve one tenant's refusal to another.
@@ -25,7 +31,7 @@ pub(super) fn response(refusal: &Refusal, request_id: &str) -> Response<Body> {
 }
 
 /// What a client is told of a refusal, wherever it stands.
-pub(super) fn document(refusal: &Refusal, request_id: &str) -> Value {
+pub(super) fn document(refusal: &Refusal, request_id: &str) -> Map<String, Value> {
     let mut document = Map::new();
     document.insert("type".into(), json!(format!("urn:innkeeper:error:{}", refusal.code().as_str())));
     document.insert("title".into(), json!(refusal.code().title()));
@@ -35,5 +41,8 @@ pub(super) fn document(refusal: &Refusal, request_id: &str) -> Value {
     if let Some((name, value)) = refusal.extension() {
         document.insert(name.into(), json!(value));
     }
-    Value::Object(document)
+    for (name, value) in refusal.members() {
+        document.insert(name.clone(), value.clone());
+    }
+    document
 }

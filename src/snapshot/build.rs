@@ -10,7 +10,7 @@ use super::active::ActivePlugin;
 use super::held_back::{HeldBack, HeldBackFiles};
 use super::history::{History, Served};
 use super::resolve::{Agreement, Resolver};
-use super::{Forward, Route, Snapshot, Target, TenantRule};
+use super::{Forward, Route, Snapshot, Sql, Target, TenantRule};
 use crate::decision::{DirectoryUnavailable, FindTenant, Lookup};
 use crate::directory::Directory;
 use crate::plugin::{LiveVersions, PluginHost};
@@ -165,7 +165,9 @@ fn bind(route: &Arc<policy::Route>, plugins: &[Arc<ActivePlugin>], upstreams: &B
             Target::Forward(Forward { upstream: Arc::clone(upstream), ticket: *ticket })
         }
         policy::Target::Query(query) => Target::Query(Arc::clone(query)),
-        policy::Target::Sql(endpoint) => Target::Sql(Arc::clone(endpoint)),
+        policy::Target::Sql(endpoint) => {
+            Target::Sql(Sql { endpoint: Arc::clone(endpoint), guard: sql::Guard::new(endpoint) })
+        }
     };
     Route { policy: Arc::clone(route), tenant, target }
 }

@@ -1,5 +1,6 @@
 //! What a failure means for the client and the operator: SQLSTATE to refusal.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -158,7 +159,7 @@ pub(super) fn failed(error: &Error, parameters: bool) -> Refusal {
     by_sqlstate(&state, parameters).with_extension("sqlstate", state).because(chain(error))
 }
 
-fn by_sqlstate(state: &str, parameters: bool) -> Refusal {
+pub(super) fn by_sqlstate(state: &str, parameters: bool) -> Refusal {
     let query = |status: StatusCode, detail: &'static str| {
         Refusal::new(Code::QueryFailed, detail).with_status(status)
     };
@@ -213,13 +214,13 @@ pub(super) fn breach(cause: &str) -> Refusal {
 }
 
 /// The refusal where the connection broke while a change was being saved.
-pub(super) fn in_doubt(error: &Error) -> Refusal {
+pub(super) fn in_doubt(error: &impl Display) -> Refusal {
     Refusal::new(
         Code::DatabaseUnavailable,
         "the connection broke while the change was being saved: it may or may not have been applied, look before \
          you send it again",
     )
-    .because(format!("committing: {}", chain(error)))
+    .because(format!("committing: {error}"))
 }
 
 /// The refusal where the server did not answer though its own time limit was over.
@@ -228,7 +229,7 @@ pub(super) fn silent() -> Refusal {
         .because("the server did not answer within `statement_timeout` and a while after")
 }
 
-fn unavailable(detail: &'static str) -> Refusal {
+pub(super) fn unavailable(detail: &'static str) -> Refusal {
     Refusal::new(Code::DatabaseUnavailable, detail).retry_after(RETRY_AFTER)
 }
 

@@ -1,6 +1,10 @@
-//! Runs a named query in its tenant's schema: one connection, one transaction, one statement.
+//! Runs statements in their tenant's schema, an operator's or a client's own: one connection, one
+//! transaction.
 
+mod batch;
+mod execute;
 mod failure;
+mod guard;
 mod lease;
 mod placeholders;
 mod pool;
@@ -10,6 +14,7 @@ mod stream;
 mod text;
 mod texts;
 mod value;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +22,13 @@ use std::time::Duration;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{Connection as _, Error, Executor as _, PgConnection, Postgres, Row as _};
 
+pub use batch::{Batch, Characteristics, ClientStatement, IsolationLevel};
+pub use execute::StatementRows;
+pub use guard::{Guard, Vetted, harmless_functions};
 pub use scope::Scope;
 pub use stream::Rows;
 pub use value::{Given, Value, read_value};
+pub use wire::{Column, ResultSet, Row, Tag};
 
 use crate::error::{Code, Refusal};
 use crate::policy::{self, Query, ResultShape};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
+use super::batch::Characteristics;
 use super::placeholders::{cast_placeholders, main_part};
 use super::scope::Scope;
 use crate::policy::{self, ParamType, ResultShape, Statement};
@@ -25,6 +26,9 @@ pub(super) const END_OF_READ: &str = "ROLLBACK; SELECT WHERE pg_catalog.pg_advis
 /// statements that sqlx prepared.
 const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; SELECT WHERE \
                      pg_catalog.pg_advisory_unlock_all() IS NULL; CLOSE ALL; UNLISTEN *; DISCARD TEMP";
+
+/// What else a client's statement can leave on a session, where sqlx has prepared nothing.
+const RESET_CLIENT: &str = "DEALLOCATE ALL; DISCARD SEQUENCES";
 
 /// How the statement gives its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -158,6 +162,55 @@ pub(super) fn end_of_stream(scope: &Scope) -> SqlStr {
 /// Which completion of [`commit`]'s message is the commit's own: nothing before it is final, and
 /// nothing after it can undo it.
 pub(super) const COMMIT_POSITION: usize = 2;
+
+/// What opens a transaction for statements that clients write.
+pub(super) fn begin_with(characteristics: Characteristics) -> SqlStr {
+    let mut text = String::from("BEGIN");
+    if let Some(level) = characteristics.isolation {
+        push(&mut text, format_args!(" ISOLATION LEVEL {}", level.as_sql()));
+    }
+    text.push_str(if characteristics.read_only { " READ ONLY" } else { " READ WRITE" });
+    text.push_str(if characteristics.deferrable { " DEFERRABLE" } else { "" });
+    audited(text)
+}
+
+/// What narrows that transaction to its scope, as one statement that the extended protocol takes.
+///
+/// The guard reads statements as PostgreSQL does with `standard_conforming_strings` on.
+pub(super) fn narrow(scope: &Scope, statement_timeout: Duration, idle_timeout: Duration) -> SqlStr {
+    let mut text = String::with_capacity(512);
+    text.push_str("SELECT pg_catalog.set_config('search_path', ");
+    push_path(&mut text, scope);
+    text.push_str(", true), pg_catalog.set_config('standard_conforming_strings', 'on', true)");
+    for (setting, time) in
+        [("statement_timeout", statement_timeout), ("idle_in_transaction_session_timeout", idle_timeout)]
+    {
+        push(&mut text, format_args!(", pg_catalog.set_config('{setting}', '{}', true)", milliseconds(time)));
+    }
+    if let Some(role) = scope.becomes() {
+        push(&mut text, format_args!(", pg_catalog.set_config('role', {}, true)", Literal(role.as_str())));
+    }
+    audited(text)
+}
+
+/// What a statement of a client's is followed by: NULL, or where the scope stands.
+pub(super) fn assertion(scope: &Scope) -> SqlStr {
+    let mut text = String::from("SELECT ");
+    push_breach(&mut text, scope);
+    audited(text)
+}
+
+/// [`commit`]'s message, and the whole reset behind it.
+pub(super) fn commit_client(scope: &Scope) -> SqlStr {
+    let mut text = commit(scope).as_str().to_owned();
+    push(&mut text, format_args!("; {RESET_CLIENT}"));
+    audited(text)
+}
+
+/// What ends a transaction of client-written statements that is not to be committed.
+pub(super) fn roll_back_client() -> SqlStr {
+    audited(format!("ROLLBACK; {RESET}; {RESET_CLIENT}"))
+}
 
 /// A statement that fails where the scope does not hold.
 fn push_assertion(text: &mut String, scope: &Scope) {

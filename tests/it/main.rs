@@ -5,15 +5,18 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, and so may what it calls")]
 
 mod authors;
+mod clients;
 mod cluster;
 mod demo;
 mod directory;
+mod doctor;
 mod edge_framing;
 mod edge_http2;
 mod edge_server;
 mod edge_upstream;
 mod flat;
 mod framing_cases;
+mod guard;
 mod guests;
 mod hostile_plugins;
 mod languages;
@@ -24,9 +27,12 @@ mod query_route;
 mod readme;
 mod reload;
 mod sql;
+mod sql_target;
 mod support;
+mod tickets;
 mod torture;
 mod torture_gateway;
+mod torture_sql;
 mod trial;
 mod trial_traffic;
 mod trust;

@@ -10,8 +10,21 @@ use crate::policy::{CaseAnswer, REDACTED};
 
 /// Parts of a name that say that its value is a secret. Too many are replaced rather than too few:
 /// the operator can name what is to be kept.
-const SECRET_NAMES: [&str; 11] =
-    ["auth", "cookie", "credential", "jwt", "key", "pass", "secret", "session", "signature", "sid", "token"];
+const SECRET_NAMES: [&str; 13] = [
+    "auth",
+    "connection-string",
+    "cookie",
+    "credential",
+    "jwt",
+    "key",
+    "pass",
+    "secret",
+    "session",
+    "signature",
+    "sid",
+    "ticket",
+    "token",
+];
 
 /// How secrets start, whatever their header is called: credentials of RFC 7617 and 6750, and a
 /// JSON object in base64, as tokens begin.

@@ -1,0 +1,314 @@
+//! What each kind of node and word of the grammar is to the guard. What is not listed is refused.
+
+use squawk_syntax::SyntaxKind::{self, *};
+
+use crate::policy::StatementKind;
+
+/// What to do with a node of a statement's tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// It may stand anywhere; what is in it has rules of its own.
+    Plain,
+    /// It reads or changes something: the route must allow that.
+    Act(StatementKind),
+    /// It names something that lives in a schema.
+    Name(Role),
+    /// A part of a name, judged with the whole.
+    NamePart,
+    /// A name in an expression: a column, a table's whole row, or a word like `current_user`.
+    Column,
+    /// Names with dots in an expression.
+    Field,
+    /// A function's call.
+    Call,
+    /// `CREATE SCHEMA`
+    Schema,
+    /// A row lock.
+    Lock,
+    /// The name of an EXPLAIN option.
+    ExplainOption,
+    /// It has no place in a client's statement.
+    Refused,
+}
+
+/// What a schema's name may stand before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A table or view that is read or changed.
+    Relation,
+    /// What CREATE, ALTER and DROP act on.
+    Definition,
+    /// A type that is used.
+    Type,
+    /// An operator, a collation or an operator class.
+    Helper,
+    /// What has no schema: a constraint.
+    Local,
+    /// A column behind its table.
+    Column,
+}
+
+/// The rule for a node of `kind`.
+pub(super) fn rule(kind: SyntaxKind) -> Rule {
+    match kind {
+        SELECT | TABLE => Rule::Act(StatementKind::Select),
+        INSERT | MERGE_INSERT => Rule::Act(StatementKind::Insert),
+        UPDATE | MERGE_UPDATE | CONFLICT_DO_UPDATE_SET => Rule::Act(StatementKind::Update),
+        DELETE | MERGE_DELETE => Rule::Act(StatementKind::Delete),
+        MERGE => Rule::Act(StatementKind::Merge),
+        TRUNCATE => Rule::Act(StatementKind::Truncate),
+        EXPLAIN => Rule::Act(StatementKind::Explain),
+        CREATE_TABLE | CREATE_TABLE_AS | SELECT_INTO | ALTER_TABLE | DROP_TABLE | CREATE_INDEX
+        | ALTER_INDEX | DROP_INDEX | CREATE_VIEW | ALTER_VIEW | DROP_VIEW | CREATE_SEQUENCE
+        | ALTER_SEQUENCE | DROP_SEQUENCE | CREATE_TYPE | ALTER_TYPE | DROP_TYPE | CREATE_DOMAIN
+        | DROP_DOMAIN => Rule::Act(StatementKind::Ddl),
+        CREATE_SCHEMA => Rule::Schema,
+
+        RELATION_NAME_REF | TABLE_NAME_REF => Rule::Name(Role::Relation),
+        TABLE_NAME | VIEW | VIEW_REF | INDEX | INDEX_REF | SEQUENCE | SEQUENCE_REF | TYPE_NAME
+        | TYPE_NAME_REF | DOMAIN | DOMAIN_REF => Rule::Name(Role::Definition),
+        PATH_TYPE => Rule::Name(Role::Type),
+        OP | COLLATION_REF | OP_CLASS_REF => Rule::Name(Role::Helper),
+        CONSTRAINT_NAME_REF => Rule::Name(Role::Local),
+        QUALIFIED_COLUMN_NAME_REF => Rule::Name(Role::Column),
+        PATH | PATH_REF | PATH_SEGMENT | PATH_SEGMENT_REF => Rule::NamePart,
+        NAME_REF => Rule::Column,
+        FIELD_EXPR => Rule::Field,
+        CALL_EXPR => Rule::Call,
+        LOCKING_CLAUSE => Rule::Lock,
+        EXPLAIN_OPTION_NAME => Rule::ExplainOption,
+
+        kind if is_query(kind)
+            || is_expression(kind)
+            || is_call_by_grammar(kind)
+            || is_type(kind)
+            || is_definition(kind) =>
+        {
+            Rule::Plain
+        }
+        _ => Rule::Refused,
+    }
+}
+
+/// A statement that stands at the top without a rule of its own reads.
+pub(super) fn reads(kind: SyntaxKind) -> bool {
+    matches!(kind, SELECT | COMPOUND_SELECT | PAREN_SELECT | VALUES | TABLE)
+}
+
+/// Clauses of SELECT, INSERT, UPDATE, DELETE, MERGE, TRUNCATE and EXPLAIN.
+#[rustfmt::skip]
+fn is_query(kind: SyntaxKind) -> bool {
+    matches!(
+        kind,
+        // WITH
+        WITH_CLAUSE | WITH_TABLE | CTE_NAME | MATERIALIZED | NOT_MATERIALIZED | SEARCH_CLAUSE | SEARCH_COLUMNS
+        | SEARCH_SET_COLUMN | BREADTH_FIRST | DEPTH_FIRST | CYCLE_CLAUSE | CYCLE_COLUMNS | CYCLE_SET_COLUMN
+        | CYCLE_PATH | CYCLE_COLUMN_TO | CYCLE_DEFAULT
+        // SELECT and what combines it
+        | SELECT_CLAUSE | COMPOUND_SELECT | PAREN_SELECT | VALUES | ROW_LIST | ROW | UNION | INTERSECT | EXCEPT
+        | ALL | DISTINCT | DISTINCT_CLAUSE | DISTINCT_ON | TARGET_LIST | TARGET | AS_NAME
+        | WHERE_CLAUSE | HAVING_CLAUSE | GROUP_BY_CLAUSE | GROUP_BY_LIST | GROUPING_EXPR | GROUPING_SETS
+        | GROUPING_ROLLUP | GROUPING_CUBE | ORDER_BY_CLAUSE | SORT_BY_LIST | SORT_BY | SORT_ASC | SORT_DESC
+        | SORT_USING | NULLS_FIRST | NULLS_LAST | LIMIT_CLAUSE | OFFSET_CLAUSE | FETCH_CLAUSE | FETCH_ONLY
+        | WITH_TIES | FOR_UPDATE | FOR_NO_KEY_UPDATE | FOR_SHARE | FOR_KEY_SHARE | LOCKING_OF | NOWAIT | SKIP_LOCKED
+        // FROM
+        | FROM_CLAUSE | RELATION_FROM_ITEM | FUNCTION_FROM_ITEM | PAREN_FROM_ITEM | EXPR_FROM_ITEM
+        | ROWS_FROM_ITEM | ROWS_FROM_ARG | WITH_ORDINALITY | FROM_ALIAS | TABLE_ALIAS | COLUMN_LIST | COLUMN_NAME
+        | COLUMN_DEF_LIST | COLUMN_DEF | COLUMN_REF_LIST | COLUMN_NAME_REF | JOIN_EXPR | JOIN | JOIN_INNER
+        | JOIN_LEFT | JOIN_RIGHT | JOIN_FULL | JOIN_CROSS | ON_CLAUSE | JOIN_USING_CLAUSE | USING_CLAUSE
+        | TABLESAMPLE_CLAUSE | REPEATABLE_CLAUSE
+        // Windows
+        | WINDOW_CLAUSE | WINDOW_DEF | WINDOW | WINDOW_REF | WINDOW_SPEC | PARTITION_BY_CLAUSE | FRAME_CLAUSE
+        | FRAME_ROWS | FRAME_RANGE | FRAME_GROUPS | FRAME_BETWEEN | FRAME_EXCLUDE | CURRENT_ROW
+        | UNBOUNDED_PRECEDING | UNBOUNDED_FOLLOWING | EXPR_PRECEDING | EXPR_FOLLOWING | NO_OTHERS | GROUP | TIES
+        // Changes
+        | RELATION_NAME | TABLE_RELATION_NAME | TABLE_LIST | REQUIRED_AS_ALIAS | OPTIONAL_AS_ALIAS
+        | COLUMN_TARGET_LIST | COLUMN_TARGET | DEFAULT_VALUES | OVERRIDING_SYSTEM_VALUE | OVERRIDING_USER_VALUE
+        | SET_CLAUSE | SET_COLUMN_LIST | SET_SINGLE_COLUMN | SET_MULTIPLE_COLUMNS | SET_EXPR | SET_EXPR_LIST
+        | RETURNING_CLAUSE | RETURNING_OPTION_LIST | RETURNING_OLD | RETURNING_NEW
+        | ON_CONFLICT_CLAUSE | CONFLICT_ON_INDEX | CONFLICT_ON_CONSTRAINT | CONFLICT_INDEX_ITEM_LIST
+        | CONFLICT_INDEX_ITEM | CONFLICT_DO_NOTHING
+        | USING_ON_CLAUSE | MERGE_WHEN_MATCHED | MERGE_WHEN_NOT_MATCHED_SOURCE | MERGE_WHEN_NOT_MATCHED_TARGET
+        | MERGE_CONDITION | MERGE_DO_NOTHING | RESTART_IDENTITY | CONTINUE_IDENTITY
+        // EXPLAIN
+        | EXPLAIN_ANALYZE | EXPLAIN_VERBOSE | EXPLAIN_OPTION_LIST | EXPLAIN_OPTION | EXPLAIN_OPTION_VALUE
+    )
+}
+
+#[rustfmt::skip]
+fn is_expression(kind: SyntaxKind) -> bool {
+    matches!(
+        kind,
+        LITERAL | CAST_EXPR | BIN_EXPR | PREFIX_EXPR | POSTFIX_EXPR | PAREN_EXPR | TUPLE_EXPR | ARRAY_EXPR | INDEX_EXPR
+        | SLICE_EXPR | CASE_EXPR | WHEN_CLAUSE_LIST | WHEN_CLAUSE | ELSE_CLAUSE | BETWEEN_EXPR | COLLATE
+        | CUSTOM_OP | OPERATOR_CALL | COLON_COLON | ARG_LIST | ARG | NAMED_ARG | PARAM_NAME_REF
+        | FILTER_CLAUSE | WITHIN_CLAUSE | OVER_CLAUSE | OVER_WINDOW_SPEC | RESPECT_NULLS | IGNORE_NULLS
+        | FIELD_ACCESSOR | INDEX_ACCESSOR | SLICE_ACCESSOR
+        // Operators that are words
+        | IS_NOT | IS_DISTINCT_FROM | IS_NOT_DISTINCT_FROM | IS_NORMALIZED | IS_NOT_NORMALIZED | NOT_IN | NOT_LIKE
+        | NOT_ILIKE | SIMILAR_TO | NOT_SIMILAR_TO | AT_TIME_ZONE | AT_LOCAL | SYMMETRIC | ASYMMETRIC
+        | IS_JSON | IS_JSON_ARRAY | IS_JSON_OBJECT | IS_JSON_SCALAR | IS_JSON_VALUE | IS_NOT_JSON
+        | IS_NOT_JSON_ARRAY | IS_NOT_JSON_OBJECT | IS_NOT_JSON_SCALAR | IS_NOT_JSON_VALUE
+        | UNICODE_NORMAL_FORM
+        // What stands in the calls that the grammar spells out
+        | EXTRACT_FIELD_NAME | EXTRACT_FIELD_LITERAL
+        | OVERLAY_EXPRS | OVERLAY_PLACING | SUBSTRING_EXPRS | SUBSTRING_FOR_FROM | SUBSTRING_FROM_FOR
+        | SUBSTRING_SIMILAR_ESCAPE | TRIM_EXPRS | TRIM_FROM | TRIM_EXPR_FROM | TRIM_BOTH | TRIM_LEADING
+        | TRIM_TRAILING | JSON_VALUE_EXPR | JSON_EXPR_FORMAT
+        | JSON_KEY_VALUE | JSON_RETURNING_CLAUSE | JSON_NULL_ON_NULL | JSON_ABSENT_ON_NULL
+        | JSON_WITH_UNIQUE_KEYS | JSON_WITHOUT_UNIQUE_KEYS | JSON_ON_EMPTY_CLAUSE | JSON_ON_ERROR_CLAUSE
+        | JSON_BEHAVIOR_DEFAULT | JSON_BEHAVIOR_ERROR | JSON_BEHAVIOR_NULL | JSON_BEHAVIOR_TRUE
+        | JSON_BEHAVIOR_FALSE | JSON_BEHAVIOR_EMPTY_ARRAY | JSON_BEHAVIOR_EMPTY_OBJECT | JSON_BEHAVIOR_UNKNOWN
+        | JSON_WITH_CONDITIONAL_WRAPPER | JSON_WITH_UNCONDITIONAL_WRAPPER | JSON_WITHOUT_WRAPPER
+    )
+}
+
+#[rustfmt::skip]
+fn is_type(kind: SyntaxKind) -> bool {
+    matches!(
+        kind,
+        ARRAY_TYPE | ARRAY_BOUND | BIT_TYPE | BIT_VARYING_TYPE | CHARACTER_TYPE | VARCHAR_TYPE | DOUBLE_TYPE
+        | INTERVAL_TYPE | INTERVAL_YEAR | INTERVAL_MONTH | INTERVAL_DAY | INTERVAL_HOUR | INTERVAL_MINUTE
+        | INTERVAL_SECOND | TIME_TYPE | TIMESTAMP_TYPE | WITH_TIMEZONE | WITHOUT_TIMEZONE
+    )
+}
+
+/// Parts of CREATE, ALTER and DROP. Owners, schemas, temporary tables, table spaces, triggers,
+/// rules, policies and row security are not among them.
+#[rustfmt::skip]
+fn is_definition(kind: SyntaxKind) -> bool {
+    matches!(
+        kind,
+        IF_EXISTS | IF_NOT_EXISTS | OR_REPLACE | CASCADE | RESTRICT | UNLOGGED | WITH_DATA | WITH_NO_DATA
+        | NAMED_SCHEMA | SCHEMA | INTO_CLAUSE
+        // Columns and constraints
+        | TABLE_ARG_LIST | COLUMN | CONSTRAINT_NAME_CLAUSE | CONSTRAINT_NAME | DEFAULT_CONSTRAINT
+        | NOT_NULL_CONSTRAINT | NULL_CONSTRAINT | CHECK_CONSTRAINT | UNIQUE_CONSTRAINT | PRIMARY_KEY_CONSTRAINT
+        | REFERENCES_CONSTRAINT | FOREIGN_KEY_CONSTRAINT | FOREIGN_KEY_COLUMN_LIST | EXCLUDE_CONSTRAINT
+        | CONSTRAINT_EXCLUSION_LIST | CONSTRAINT_EXCLUSION | CONSTRAINT_INDEX_METHOD | ACCESS_METHOD_REF
+        | CONSTRAINT_COLUMN_REF_LIST | CONSTRAINT_INCLUDE_CLAUSE | WHERE_CONDITION_CLAUSE | GENERATED_CONSTRAINT
+        | GENERATED_IDENTITY | GENERATED_STORED | GENERATED_ALWAYS | GENERATED_BY_DEFAULT | STORED | VIRTUAL
+        | INDEX_PARAMETERS | NULLS_DISTINCT | NULLS_NOT_DISTINCT | NO_INHERIT | MATCH_FULL | MATCH_SIMPLE
+        | ON_DELETE_ACTION | ON_UPDATE_ACTION | NO_ACTION | SET_NULL_COLUMNS | SET_DEFAULT_COLUMNS
+        | DEFERRABLE_CONSTRAINT_OPTION | NOT_DEFERRABLE_CONSTRAINT_OPTION | INITIALLY_DEFERRED_CONSTRAINT_OPTION
+        | INITIALLY_IMMEDIATE_CONSTRAINT_OPTION | ENFORCED | NOT_ENFORCED | NOT_VALID
+        | LIKE_CLAUSE | INCLUDING_PROPERTY | EXCLUDING_PROPERTY | PROPERTY_ALL | PROPERTY_COMMENTS
+        | PROPERTY_COMPRESSION | PROPERTY_CONSTRAINTS | PROPERTY_DEFAULTS | PROPERTY_GENERATED | PROPERTY_IDENTITY
+        | PROPERTY_INDEXES | PROPERTY_STATISTICS | PROPERTY_STORAGE
+        // Tables
+        | INHERITS | INHERIT_TABLE | PARTITION_BY | PARTITION_STRATEGY | PARTITION_ITEM_LIST | PARTITION_ITEM
+        | PARTITION_OF | PARTITION_DEFAULT | PARTITION_FOR_VALUES_FROM | PARTITION_FOR_VALUES_IN
+        | PARTITION_FOR_VALUES_WITH | PARTITION_FROM_VALUES | PARTITION_TO_VALUES | HASH_PARTITION_BOUND
+        | WITH_PARAMS | ATTRIBUTE_LIST | ATTRIBUTE_OPTION | ATTRIBUTE_NAME | ATTRIBUTE_VALUE
+        | ADD_COLUMN | DROP_COLUMN | ALTER_COLUMN | RENAME_COLUMN | ADD_CONSTRAINT | DROP_CONSTRAINT
+        | ALTER_CONSTRAINT | RENAME_CONSTRAINT | VALIDATE_CONSTRAINT | SET_TYPE | USING_EXPR | SET_DEFAULT
+        | DROP_DEFAULT | SET_NOT_NULL | DROP_NOT_NULL | ADD_GENERATED | SET_GENERATED | SET_GENERATED_OPTIONS
+        | DROP_IDENTITY | DROP_EXPRESSION | SET_EXPRESSION | SET_STATISTICS | TABLE_RENAME_TO | ATTACH_PARTITION
+        | DETACH_PARTITION
+        // Indexes, views, sequences, types
+        | USING_METHOD | INDEX_INCLUDE_CLAUSE | INDEX_RENAME_TO | VIEW_RENAME_TO | WITH_CHECK_OPTION
+        | LOCAL_CHECK_OPTION | CASCADED_CHECK_OPTION | SEQUENCE_OPTION_LIST | SEQUENCE_RENAME_TO
+        | OPTION_AS_TYPE | OPTION_CACHE | OPTION_CYCLE | OPTION_INCREMENT | OPTION_MAX_VALUE | OPTION_MIN_VALUE
+        | OPTION_NO_CYCLE | OPTION_NO_MAX_VALUE | OPTION_NO_MIN_VALUE | OPTION_OWNED_BY | OPTION_RESTART
+        | OPTION_START | OWNED_BY_NONE | ENUM_TYPE | VARIANT_LIST | VARIANT | COMPOSITE_TYPE
+        | COMPOSITE_FIELD_LIST | COMPOSITE_FIELD_DEF | COMPOSITE_FIELD | COMPOSITE_FIELD_REF | ADD_VALUE
+        | BEFORE_VALUE | AFTER_VALUE | RENAME_VALUE | TYPE_RENAME_TO
+    )
+}
+
+/// Whether a node of `kind` is a call that the grammar spells out, with no name to judge.
+#[rustfmt::skip]
+pub(super) fn is_call_by_grammar(kind: SyntaxKind) -> bool {
+    matches!(
+        kind,
+        ANY_FN | SOME_FN | ALL_FN | EXISTS_FN | EXTRACT_FN | OVERLAY_FN | POSITION_FN | SUBSTRING_FN | TRIM_FN
+        | JSON_FN | JSON_SCALAR_FN | JSON_SERIALIZE_FN | JSON_OBJECT_FN | JSON_OBJECT_AGG_FN | JSON_ARRAY_FN
+        | JSON_ARRAY_AGG_FN | JSON_EXISTS_FN | JSON_VALUE_FN | JSON_QUERY_FN
+    )
+}
+
+/// Whether any word may stand in a node of `kind`, because it is a name there.
+#[rustfmt::skip]
+pub(super) fn holds_a_name(kind: SyntaxKind) -> bool {
+    matches!(
+        kind,
+        NAME_REF | PATH_SEGMENT | PATH_SEGMENT_REF | COLUMN_NAME | COLUMN_NAME_REF | TABLE_ALIAS | CTE_NAME
+        | WINDOW | WINDOW_REF | PARAM_NAME_REF | CONSTRAINT_NAME | ATTRIBUTE_NAME | COMPOSITE_FIELD
+        | COMPOSITE_FIELD_REF | EXTRACT_FIELD_NAME | EXPLAIN_OPTION_NAME | SCHEMA | ACCESS_METHOD_REF
+    )
+}
+
+/// Whether a token of `kind` may stand where no name is.
+pub(super) fn is_structure(kind: SyntaxKind) -> bool {
+    is_value(kind) || is_mark(kind) || is_word(kind)
+}
+
+#[rustfmt::skip]
+fn is_value(kind: SyntaxKind) -> bool {
+    matches!(
+        kind,
+        INT_NUMBER | NUMERIC_NUMBER | STRING | ESC_STRING | DOLLAR_QUOTED_STRING | BIT_STRING | BYTE_STRING
+        | POSITIONAL_PARAM
+    )
+}
+
+#[rustfmt::skip]
+fn is_mark(kind: SyntaxKind) -> bool {
+    matches!(
+        kind,
+        WHITESPACE | COMMENT | SEMICOLON | COMMA | DOT | COLON | L_PAREN | R_PAREN | L_BRACK | R_BRACK
+        | L_ANGLE | R_ANGLE | LESS_LESS | GREATER_GREATER | LTEQ | GTEQ | NEQ | NEQB | EQ | FAT_ARROW | AT | POUND
+        | TILDE | QUESTION | AMP | PIPE | PLUS | MINUS | STAR | SLASH | CARET | PERCENT | BANG
+    )
+}
+
+/// The words that the allowed statements are made of. A word that is missing here, like
+/// CONCURRENTLY, refuses what it stands in.
+#[rustfmt::skip]
+fn is_word(kind: SyntaxKind) -> bool {
+    matches!(
+        kind,
+        ABSENT_KW | ACTION_KW | ADD_KW | AFTER_KW | ALL_KW | ALTER_KW | ALWAYS_KW | ANALYZE_KW | AND_KW | ANY_KW
+        | ARRAY_KW | ASC_KW | ASYMMETRIC_KW | AS_KW | ATTACH_KW | ATTRIBUTE_KW | AT_KW
+        | BEFORE_KW | BETWEEN_KW | BIT_KW | BOTH_KW | BREADTH_KW | BY_KW
+        | CACHE_KW | CASCADED_KW | CASCADE_KW | CASE_KW | CAST_KW | CHARACTER_KW | CHAR_KW | CHECK_KW | COLLATE_KW
+        | COLUMN_KW | COMMENTS_KW | COMPRESSION_KW | CONDITIONAL_KW | CONFLICT_KW | CONSTRAINTS_KW | CONSTRAINT_KW
+        | CONTINUE_KW | CREATE_KW | CROSS_KW | CUBE_KW | CURRENT_KW | CYCLE_KW
+        | DATA_KW | DAY_KW | DEFAULTS_KW | DEFAULT_KW | DEFERRABLE_KW | DEFERRED_KW | DELETE_KW | DEPTH_KW | DESC_KW
+        | DETACH_KW | DISTINCT_KW | DOMAIN_KW | DOUBLE_KW | DO_KW | DROP_KW
+        | ELSE_KW | EMPTY_KW | END_KW | ENFORCED_KW | ENUM_KW | ERROR_KW | ESCAPE_KW | EXCEPT_KW | EXCLUDE_KW
+        | EXCLUDING_KW | EXISTS_KW | EXPLAIN_KW | EXPRESSION_KW | EXTRACT_KW
+        | FALSE_KW | FETCH_KW | FILTER_KW | FIRST_KW | FOLLOWING_KW | FOREIGN_KW | FORMAT_KW | FOR_KW | FROM_KW
+        | FULL_KW
+        | GENERATED_KW | GROUPING_KW | GROUPS_KW | GROUP_KW
+        | HAVING_KW | HOUR_KW
+        | IDENTITY_KW | IF_KW | IGNORE_KW | ILIKE_KW | IMMEDIATE_KW | INCLUDE_KW | INCLUDING_KW | INCREMENT_KW
+        | INDEXES_KW | INDEX_KW | INHERITS_KW | INHERIT_KW | INITIALLY_KW | INNER_KW | INSERT_KW | INTERSECT_KW
+        | INTERVAL_KW | INTO_KW | IN_KW | ISNULL_KW | IS_KW
+        | JOIN_KW | JSON_ARRAYAGG_KW | JSON_ARRAY_KW | JSON_EXISTS_KW | JSON_KW | JSON_OBJECTAGG_KW | JSON_OBJECT_KW
+        | JSON_QUERY_KW | JSON_SCALAR_KW | JSON_SERIALIZE_KW | JSON_VALUE_KW
+        | KEYS_KW | KEY_KW
+        | LAST_KW | LATERAL_KW | LEADING_KW | LEFT_KW | LIKE_KW | LIMIT_KW | LOCAL_KW | LOCKED_KW
+        | MATCHED_KW | MATCH_KW | MATERIALIZED_KW | MAXVALUE_KW | MERGE_KW | MINUTE_KW | MINVALUE_KW | MONTH_KW
+        | NATURAL_KW | NEW_KW | NEXT_KW | NFC_KW | NFD_KW | NFKC_KW | NFKD_KW | NONE_KW | NORMALIZED_KW | NOTHING_KW
+        | NOTNULL_KW | NOT_KW | NOWAIT_KW | NO_KW | NULLS_KW | NULL_KW
+        | OBJECT_KW | OFFSET_KW | OFF_KW | OF_KW | OLD_KW | ONLY_KW | ON_KW | OPERATOR_KW | OPTION_KW | ORDER_KW
+        | ORDINALITY_KW | OR_KW | OTHERS_KW | OUTER_KW | OVERLAPS_KW | OVERLAY_KW | OVERRIDING_KW | OVER_KW
+        | OWNED_KW
+        | PARTITION_KW | PLACING_KW | POSITION_KW | PRECEDING_KW | PRECISION_KW | PRIMARY_KW
+        | RANGE_KW | RECURSIVE_KW | REFERENCES_KW | RENAME_KW | REPEATABLE_KW | REPLACE_KW | RESPECT_KW | RESTART_KW
+        | RESTRICT_KW | RETURNING_KW | RIGHT_KW | ROLLUP_KW | ROWS_KW | ROW_KW
+        | SCALAR_KW | SCHEMA_KW | SEARCH_KW | SECOND_KW | SELECT_KW | SEQUENCE_KW | SETS_KW | SET_KW | SHARE_KW
+        | SIMILAR_KW | SIMPLE_KW | SKIP_KW | SOME_KW | SOURCE_KW | START_KW | STATISTICS_KW | STORAGE_KW | STORED_KW
+        | SUBSTRING_KW | SYMMETRIC_KW | SYSTEM_KW
+        | TABLESAMPLE_KW | TABLE_KW | TARGET_KW | THEN_KW | TIES_KW | TIMESTAMP_KW | TIME_KW | TO_KW | TRAILING_KW
+        | TRIM_KW | TRUE_KW | TRUNCATE_KW | TYPE_KW
+        | UNBOUNDED_KW | UNCONDITIONAL_KW | UNION_KW | UNIQUE_KW | UNKNOWN_KW | UNLOGGED_KW | UPDATE_KW | USER_KW
+        | USING_KW
+        | VALIDATE_KW | VALID_KW | VALUES_KW | VALUE_KW | VARCHAR_KW | VARIADIC_KW | VARYING_KW | VERBOSE_KW
+        | VIEW_KW | VIRTUAL_KW
+        | WHEN_KW | WHERE_KW | WINDOW_KW | WITHIN_KW | WITHOUT_KW | WITH_KW | WRAPPER_KW
+        | YEAR_KW
+        | ZONE_KW
+    )
+}

@@ -1,0 +1,182 @@
+//! The guard: reads a statement that a client wrote, and lets it pass only if all of it is known
+//! to stay inside its tenant.
+
+mod functions;
+mod kinds;
+mod names;
+mod objection;
+mod scan;
+mod verdict;
+
+use std::collections::HashSet;
+
+use squawk_syntax::ast::AstNode as _;
+use squawk_syntax::{SourceFile, SyntaxElement, SyntaxKind, SyntaxNode};
+
+use super::scope::Scope;
+use crate::error::Refusal;
+use crate::policy::{SqlEndpoint, StatementKind};
+use crate::tenant::SchemaName;
+use kinds::Rule;
+use names::Schemas;
+use objection::{Objection, shown};
+use scan::{Token, TokenKind, scan};
+use verdict::Judge;
+
+/// What statements of an endpoint may be.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    statements: Vec<StatementKind>,
+    functions: HashSet<String>,
+    read_only: bool,
+}
+
+/// A single statement that passed the guard. Nothing else makes one, and only this is executed.
+///
+/// It was read as PostgreSQL reads UTF-8 text with `standard_conforming_strings` on: whoever
+/// executes it sets both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vetted {
+    text: String,
+    kind: StatementKind,
+}
+
+/// The functions of PostgreSQL's own that any client's statement may call, sorted.
+pub fn harmless_functions() -> &'static [&'static str] {
+    functions::HARMLESS
+}
+
+impl Guard {
+    /// The guard of `endpoint`.
+    pub fn new(endpoint: &SqlEndpoint) -> Self {
+        Self {
+            statements: endpoint.statements.clone(),
+            functions: endpoint.functions.iter().cloned().collect(),
+            read_only: endpoint.read_only,
+        }
+    }
+
+    /// Reads `sql`, which is to run in `scope`.
+    ///
+    /// # Errors
+    /// `query-refused`, with a detail that names what was found and what to write instead.
+    pub fn vet(&self, sql: &str, scope: &Scope) -> Result<Vetted, Refusal> {
+        let schemas = Schemas(scope.path().map(SchemaName::as_str).collect());
+        let kind = self.read(sql, &schemas)?;
+        Ok(Vetted { text: sql.to_owned(), kind })
+    }
+
+    /// Two readers must agree on where each word starts and ends, and then each part of the tree
+    /// must be on the list of what is understood.
+    fn read(&self, sql: &str, schemas: &Schemas<'_>) -> Result<StatementKind, Objection> {
+        let tokens = scan(sql)?;
+        let parsed = SourceFile::parse(sql);
+        let tree = parsed.tree().syntax().clone();
+        agree(sql, &tokens, &tree)?;
+        let statement = only_statement(&tree)?;
+        let kind = self.kind(&statement)?;
+        if let Some(error) = parsed.errors().first() {
+            return Err(Objection::Syntax(shown(error.message())));
+        }
+        let judge = Judge { guard: self, schemas };
+        for element in statement.descendants_with_tokens() {
+            match element {
+                SyntaxElement::Node(node) => judge.node(&node)?,
+                SyntaxElement::Token(token) => judge.token(&token)?,
+            }
+        }
+        Ok(kind)
+    }
+
+    /// What a statement is, going by its own node.
+    fn kind(&self, statement: &SyntaxNode) -> Result<StatementKind, Objection> {
+        let kind = match kinds::rule(statement.kind()) {
+            Rule::Act(kind) => Some(kind),
+            Rule::Schema => Some(StatementKind::Ddl),
+            _ if kinds::reads(statement.kind()) => Some(StatementKind::Select),
+            _ => None,
+        };
+        kind.filter(|kind| self.statements.contains(kind))
+            .ok_or_else(|| Objection::statement(&leading_words(statement), &self.statements))
+    }
+}
+
+impl Vetted {
+    /// The statement's text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What it does. `WITH … INSERT … SELECT` within a SELECT is a SELECT, as EXPLAIN ANALYZE of a
+    /// change is an EXPLAIN; both passed only because the change is allowed too.
+    pub fn kind(&self) -> StatementKind {
+        self.kind
+    }
+}
+
+/// Compares the parser's tokens with ours: each of its tokens must lie in one of ours and be of the
+/// same sort, and together they must leave out nothing. Only operators may be cut differently.
+fn agree(sql: &str, tokens: &[Token], tree: &SyntaxNode) -> Result<(), Objection> {
+    let mut ours = tokens.iter().peekable();
+    let mut covered = 0;
+    for theirs in tree.descendants_with_tokens().filter_map(SyntaxElement::into_token) {
+        if theirs.kind().is_trivia() || theirs.kind() == SyntaxKind::SEMICOLON {
+            continue;
+        }
+        let (start, end) = (usize::from(theirs.text_range().start()), usize::from(theirs.text_range().end()));
+        while ours.next_if(|token| token.end <= start).is_some() {}
+        let holds = ours.peek().is_some_and(|token| match token.kind {
+            TokenKind::Operator | TokenKind::Mark => token.start <= start && end <= token.end,
+            kind => {
+                (token.start, token.end) == (start, end) && is_of_kind(theirs.kind(), theirs.text(), kind)
+            }
+        });
+        if !holds {
+            return Err(Objection::Ambiguous(shown(&sql[start..])));
+        }
+        covered += end - start;
+    }
+    let whole: usize = tokens.iter().map(|token| token.end - token.start).sum();
+    if covered == whole { Ok(()) } else { Err(Objection::Ambiguous(shown(sql))) }
+}
+
+fn is_of_kind(theirs: SyntaxKind, text: &str, ours: TokenKind) -> bool {
+    use SyntaxKind as S;
+    match theirs {
+        S::STRING | S::ESC_STRING | S::DOLLAR_QUOTED_STRING | S::BIT_STRING | S::BYTE_STRING => {
+            ours == TokenKind::Text
+        }
+        S::INT_NUMBER | S::NUMERIC_NUMBER => ours == TokenKind::Number,
+        S::POSITIONAL_PARAM => ours == TokenKind::Parameter,
+        S::IDENT if text.starts_with('"') => ours == TokenKind::QuotedName,
+        kind => (kind == S::IDENT || kind.is_keyword()) && ours == TokenKind::Word,
+    }
+}
+
+fn only_statement(tree: &SyntaxNode) -> Result<SyntaxNode, Objection> {
+    let mut statements = tree.children();
+    match (statements.next(), statements.next()) {
+        (Some(statement), None) => Ok(statement),
+        (None, _) => Err(Objection::Empty),
+        // The scanner saw one: what the parser cuts in two, it does not understand.
+        (Some(_), Some(second)) => {
+            Err(Objection::Syntax(format!("`{}` is not expected", shown(&second.text().to_string()))))
+        }
+    }
+}
+
+/// The keywords that a statement starts with: two at most, as in `CREATE FUNCTION`.
+fn leading_words(statement: &SyntaxNode) -> String {
+    let words: Vec<String> = statement
+        .descendants_with_tokens()
+        .filter_map(SyntaxElement::into_token)
+        .filter(|token| !token.kind().is_trivia())
+        .take(2)
+        .take_while(|token| token.kind().is_keyword())
+        .map(|token| token.text().to_ascii_uppercase())
+        .collect();
+    if words.is_empty() { shown(&statement.text().to_string()) } else { words.join(" ") }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! Which names a statement may spell: those of the tenant's own schemas, and PostgreSQL's harmless
+//! helpers.
+
+use squawk_syntax::{SyntaxElement, SyntaxKind, SyntaxNode, SyntaxToken};
+
+use super::kinds::Role;
+use super::objection::{Objection, shown};
+use super::scan::{TokenKind, scan};
+
+/// Types whose values are names, looked up from text, whatever their schema. `regconfig` names a
+/// dictionary for full text search, and tells nothing.
+const TYPES_THAT_LOOK_UP: [&str; 12] = [
+    "aclitem",
+    "regclass",
+    "regcollation",
+    "regdatabase",
+    "regdictionary",
+    "regnamespace",
+    "regoper",
+    "regoperator",
+    "regproc",
+    "regprocedure",
+    "regrole",
+    "regtype",
+];
+
+/// Where types, operators, collations and functions may come from besides a tenant's schemas.
+pub(super) const CATALOGUE: &str = "pg_catalog";
+
+/// Words that PostgreSQL reads as values, and that tell of the server or of whoever connected.
+const WORDS_OF_THE_SERVER: [SyntaxKind; 3] =
+    [SyntaxKind::CURRENT_CATALOG_KW, SyntaxKind::SESSION_USER_KW, SyntaxKind::SYSTEM_USER_KW];
+
+/// The schemas that a statement may name, its tenant's own one first.
+pub(super) struct Schemas<'a>(pub(super) Vec<&'a str>);
+
+impl Schemas<'_> {
+    /// The tenant's own.
+    pub(super) fn home(&self) -> Option<&str> {
+        self.0.first().copied()
+    }
+
+    /// Judges the whole name in `node`.
+    pub(super) fn judge(&self, role: Role, node: &SyntaxNode) -> Result<(), Objection> {
+        let Some(path) = node.children().find(|child| is_path(child.kind())) else {
+            // An operator without a schema, or `OWNED BY NONE`.
+            return Ok(());
+        };
+        let parts = parts(&path);
+        let names: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let text = || shown(&path.text().to_string());
+        match (role, names.as_slice()) {
+            (Role::Relation | Role::Definition, [name]) => own_relation(name),
+            (Role::Relation, [schema, name]) => self.own(schema, &text()).and_then(|()| own_relation(name)),
+            (Role::Definition, [schema, _]) if self.home() != Some(schema) => Err(Objection::Schema(text())),
+            (Role::Definition, [_, name]) => own_relation(name),
+            (Role::Type, [name]) => harmless_type(name),
+            (Role::Type, [schema, name]) => {
+                self.own_or_catalogue(schema, &text()).and_then(|()| harmless_type(name))
+            }
+            (Role::Helper, [schema]) if node.kind() == SyntaxKind::OP => {
+                self.own_or_catalogue(schema, &text())
+            }
+            (Role::Helper, [schema, _]) if node.kind() != SyntaxKind::OP => {
+                self.own_or_catalogue(schema, &text())
+            }
+            (Role::Helper, [_]) | (Role::Local, [_]) | (Role::Column, [_, _]) => Ok(()),
+            (Role::Column, [schema, _, _]) => self.own(schema, &text()),
+            _ => Err(Objection::Parts(text())),
+        }
+    }
+
+    /// Judges names with dots in an expression, `columns` from left to right: tables can come from
+    /// FROM alone, so that only what names a schema matters.
+    pub(super) fn judge_columns(&self, columns: &[String], text: &str) -> Result<(), Objection> {
+        match columns {
+            [] | [_] | [_, _] => Ok(()),
+            [schema, _, _] => self.own(schema, &shown(text)),
+            _ => Err(Objection::Parts(shown(text))),
+        }
+    }
+
+    /// Judges a name that is spelled as a string constant, as `nextval` takes it.
+    pub(super) fn judge_text(&self, text: &str) -> Result<(), Objection> {
+        let refused = || Objection::SequenceName(shown(text));
+        let tokens = scan(text).map_err(|_| refused())?;
+        let spelled = |index: usize| &text[tokens[index].start..tokens[index].end];
+        let whole = tokens.first().is_some_and(|t| t.start == 0)
+            && tokens.last().is_some_and(|t| t.end == text.len());
+        let is_name = |index: usize| matches!(tokens[index].kind, TokenKind::Word | TokenKind::QuotedName);
+        match tokens.len() {
+            1 if whole && is_name(0) => own_relation(&fold(spelled(0))),
+            3 if whole
+                && is_name(0)
+                && spelled(1) == "."
+                && is_name(2)
+                && !text.contains(char::is_whitespace) =>
+            {
+                self.own(&fold(spelled(0)), &shown(text))?;
+                own_relation(&fold(spelled(2)))
+            }
+            _ => Err(refused()),
+        }
+    }
+
+    /// Judges the schema that `text` starts with.
+    pub(super) fn own(&self, schema: &str, text: &str) -> Result<(), Objection> {
+        if self.0.contains(&schema) {
+            Ok(())
+        } else if is_catalogue(schema) {
+            Err(Objection::Catalogue(text.to_owned()))
+        } else {
+            Err(Objection::Schema(text.to_owned()))
+        }
+    }
+
+    fn own_or_catalogue(&self, schema: &str, text: &str) -> Result<(), Objection> {
+        if schema == CATALOGUE { Ok(()) } else { self.own(schema, text) }
+    }
+}
+
+/// Judges the word of a column's place: `session_user` is written like a column.
+pub(super) fn judge_word(name: &SyntaxNode) -> Result<(), Objection> {
+    match name.first_token() {
+        Some(token) if WORDS_OF_THE_SERVER.contains(&token.kind()) => {
+            Err(Objection::ServerName(shown(token.text())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The names of a path from left to right, as PostgreSQL stores them.
+pub(super) fn parts(path: &SyntaxNode) -> Vec<String> {
+    tokens(path)
+        .filter(|token| !token.kind().is_trivia() && token.kind() != SyntaxKind::DOT)
+        .map(|token| fold(token.text()))
+        .collect()
+}
+
+/// A name as PostgreSQL stores it. Beyond ASCII nothing is left to fold: the scanner saw to it.
+pub(super) fn fold(name: &str) -> String {
+    match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(quoted) => quoted.replace("\"\"", "\""),
+        None => name.to_ascii_lowercase(),
+    }
+}
+
+/// PostgreSQL looks into `pg_catalog` first, and everything in it that has rows is called `pg_…`.
+fn own_relation(name: &str) -> Result<(), Objection> {
+    if name.starts_with("pg_") { Err(Objection::Catalogue(shown(name))) } else { Ok(()) }
+}
+
+fn harmless_type(name: &str) -> Result<(), Objection> {
+    if TYPES_THAT_LOOK_UP.contains(&name) || name.starts_with("pg_") {
+        return Err(Objection::Type(shown(name)));
+    }
+    Ok(())
+}
+
+fn is_catalogue(schema: &str) -> bool {
+    schema.starts_with("pg_") || schema == "information_schema"
+}
+
+fn is_path(kind: SyntaxKind) -> bool {
+    matches!(kind, SyntaxKind::PATH | SyntaxKind::PATH_REF)
+}
+
+fn tokens(node: &SyntaxNode) -> impl Iterator<Item = SyntaxToken> {
+    node.descendants_with_tokens().filter_map(SyntaxElement::into_token)
+}

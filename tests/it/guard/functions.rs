@@ -1,0 +1,111 @@
+//! What the guard takes for granted of PostgreSQL's catalogue, asked of a real one.
+
+use innkeeper::sql::harmless_functions;
+
+use crate::support::postgres::database;
+
+/// Functions that came with a later version than the oldest supported one, and with which.
+const NEWER: [(&str, i32); 28] = [
+    ("any_value", 16),
+    ("array_reverse", 18),
+    ("array_sample", 16),
+    ("array_shuffle", 16),
+    ("array_sort", 18),
+    ("casefold", 18),
+    ("crc32", 18),
+    ("crc32c", 18),
+    ("date_add", 16),
+    ("date_subtract", 16),
+    ("erf", 16),
+    ("erfc", 16),
+    ("gamma", 18),
+    ("json_agg_strict", 16),
+    ("json_object_agg_strict", 16),
+    ("json_object_agg_unique", 16),
+    ("jsonb_agg_strict", 16),
+    ("jsonb_object_agg_strict", 16),
+    ("jsonb_object_agg_unique", 16),
+    ("lgamma", 18),
+    ("random_normal", 16),
+    ("to_bin", 17),
+    ("to_oct", 17),
+    ("unicode_assigned", 17),
+    ("uuid_extract_timestamp", 17),
+    ("uuid_extract_version", 17),
+    ("uuidv4", 18),
+    ("uuidv7", 18),
+];
+
+/// What differs from call to call, or leaves something behind, and is known to do no harm. The two
+/// methods of TABLESAMPLE cannot be called.
+const VOLATILE: [&str; 10] = [
+    "bernoulli",
+    "clock_timestamp",
+    "gen_random_uuid",
+    "nextval",
+    "random",
+    "random_normal",
+    "setval",
+    "system",
+    "timeofday",
+    "uuidv7",
+];
+
+#[tokio::test]
+async fn every_function_on_the_list_is_postgresqls_own() {
+    let postgres = database().await;
+    let version: i32 = postgres.read("SELECT current_setting('server_version_num')::int / 10000").await;
+    let known: Vec<String> = postgres
+        .read("SELECT array_agg(DISTINCT proname::text) FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace")
+        .await;
+    for name in harmless_functions() {
+        let is_newer = NEWER.iter().any(|(newer, since)| newer == name && *since > version);
+        assert!(is_newer || known.iter().any(|known| known == name), "{name} is not in version {version}");
+    }
+}
+
+#[tokio::test]
+async fn no_function_on_the_list_looks_names_up_or_changes_anything() {
+    let postgres = database().await;
+    let list = harmless_functions().iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    let all_but = |names: &[&str]| {
+        let names = names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+        format!("proname NOT IN ({names})")
+    };
+    for (what, condition) in [
+        ("is volatile", format!("provolatile = 'v' AND {}", all_but(&VOLATILE))),
+        ("runs with another's rights", "prosecdef".to_owned()),
+        (
+            "takes a name as text",
+            format!(
+                "EXISTS (SELECT 1 FROM unnest(proargtypes) t JOIN pg_type y ON y.oid = t WHERE y.typname LIKE 'reg%' \
+                 AND y.typname <> 'regconfig') AND {}",
+                all_but(&["nextval", "setval"])
+            ),
+        ),
+        (
+            "answers with what looks names up",
+            "EXISTS (SELECT 1 FROM pg_type y WHERE y.oid = prorettype AND y.typname LIKE 'reg%')".to_owned(),
+        ),
+    ] {
+        let found: Vec<String> = postgres
+            .read(&format!(
+                "SELECT coalesce(array_agg(DISTINCT proname::text), '{{}}') FROM pg_proc \
+                 WHERE pronamespace = 'pg_catalog'::regnamespace AND proname IN ({list}) AND {condition}"
+            ))
+            .await;
+        assert_eq!(found, [""; 0], "{what}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_postgresql_finds_without_a_schema_is_called_pg() {
+    let postgres = database().await;
+    let others: Vec<String> = postgres
+        .read(
+            "SELECT coalesce(array_agg(relname::text), '{}') FROM pg_class \
+             WHERE relnamespace = 'pg_catalog'::regnamespace AND relname NOT LIKE 'pg\\_%'",
+        )
+        .await;
+    assert_eq!(others, [""; 0]);
+}

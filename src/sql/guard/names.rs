@@ -95,26 +95,29 @@ impl<'a> Schemas<'a> {
         }
     }
 
-    /// Judges a name that is spelled as a string constant, as `nextval` takes it.
+    /// Judges a name that is spelled as a string constant, as `nextval` takes it: nothing may stand
+    /// before, between or behind its parts.
     pub(super) fn judge_text(&self, text: &str) -> Result<(), Objection> {
-        let refused = || Objection::SequenceName(shown(text));
-        let tokens = scan(text).map_err(|_| refused())?;
-        let spelled = |index: usize| &text[tokens[index].start..tokens[index].end];
-        let whole = tokens.first().is_some_and(|t| t.start == 0)
-            && tokens.last().is_some_and(|t| t.end == text.len());
-        let is_name = |index: usize| matches!(tokens[index].kind, TokenKind::Word | TokenKind::QuotedName);
-        match tokens.len() {
-            1 if whole && is_name(0) => own_relation(&fold(spelled(0))),
-            3 if whole
-                && is_name(0)
-                && spelled(1) == "."
-                && is_name(2)
-                && !text.contains(char::is_whitespace) =>
-            {
-                self.own(&fold(spelled(0)), &shown(text))?;
-                own_relation(&fold(spelled(2)))
+        let tokens = scan(text).unwrap_or_default();
+        let mut read_to = 0;
+        let mut parts = Vec::new();
+        for token in &tokens {
+            let spelled = &text[token.start..token.end];
+            match token.kind {
+                TokenKind::Word | TokenKind::QuotedName if token.start == read_to => {
+                    parts.push(fold(spelled))
+                }
+                TokenKind::Mark if token.start == read_to && spelled == "." && parts.len() == 1 => {}
+                _ => break,
             }
-            _ => Err(refused()),
+            read_to = token.end;
+        }
+        match parts.as_slice() {
+            [name] if read_to == text.len() => own_relation(name),
+            [schema, name] if read_to == text.len() => {
+                self.own(schema, &shown(text)).and_then(|()| own_relation(name))
+            }
+            _ => Err(Objection::SequenceName(shown(text))),
         }
     }
 

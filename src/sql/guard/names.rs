@@ -105,7 +105,7 @@ impl<'a> Schemas<'a> {
             let spelled = &text[token.start..token.end];
             match token.kind {
                 TokenKind::Word | TokenKind::QuotedName if token.start == read_to => {
-                    parts.push(fold(spelled))
+                    parts.push(fold(spelled));
                 }
                 TokenKind::Mark if token.start == read_to && spelled == "." && parts.len() == 1 => {}
                 _ => break,

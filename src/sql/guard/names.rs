@@ -1,6 +1,8 @@
 //! Which names a statement may spell: those of the tenant's own schemas, and PostgreSQL's harmless
 //! helpers.
 
+use std::cell::Cell;
+
 use squawk_syntax::{SyntaxElement, SyntaxKind, SyntaxNode, SyntaxToken};
 
 use super::kinds::Role;
@@ -32,12 +34,25 @@ const WORDS_OF_THE_SERVER: [SyntaxKind; 3] =
     [SyntaxKind::CURRENT_CATALOG_KW, SyntaxKind::SESSION_USER_KW, SyntaxKind::SYSTEM_USER_KW];
 
 /// The schemas that a statement may name, its tenant's own one first.
-pub(super) struct Schemas<'a>(pub(super) Vec<&'a str>);
+pub(super) struct Schemas<'a> {
+    path: Vec<&'a str>,
+    consulted: Cell<bool>,
+}
 
-impl Schemas<'_> {
+impl<'a> Schemas<'a> {
+    pub(super) fn new(path: Vec<&'a str>) -> Self {
+        Self { path, consulted: Cell::new(false) }
+    }
+
+    /// Whether anything was decided by which schemas these are.
+    pub(super) fn were_consulted(&self) -> bool {
+        self.consulted.get()
+    }
+
     /// The tenant's own.
     pub(super) fn home(&self) -> Option<&str> {
-        self.0.first().copied()
+        self.consulted.set(true);
+        self.path.first().copied()
     }
 
     /// Judges the whole name in `node`.
@@ -80,32 +95,36 @@ impl Schemas<'_> {
         }
     }
 
-    /// Judges a name that is spelled as a string constant, as `nextval` takes it.
+    /// Judges a name that is spelled as a string constant, as `nextval` takes it: nothing may stand
+    /// before, between or behind its parts.
     pub(super) fn judge_text(&self, text: &str) -> Result<(), Objection> {
-        let refused = || Objection::SequenceName(shown(text));
-        let tokens = scan(text).map_err(|_| refused())?;
-        let spelled = |index: usize| &text[tokens[index].start..tokens[index].end];
-        let whole = tokens.first().is_some_and(|t| t.start == 0)
-            && tokens.last().is_some_and(|t| t.end == text.len());
-        let is_name = |index: usize| matches!(tokens[index].kind, TokenKind::Word | TokenKind::QuotedName);
-        match tokens.len() {
-            1 if whole && is_name(0) => own_relation(&fold(spelled(0))),
-            3 if whole
-                && is_name(0)
-                && spelled(1) == "."
-                && is_name(2)
-                && !text.contains(char::is_whitespace) =>
-            {
-                self.own(&fold(spelled(0)), &shown(text))?;
-                own_relation(&fold(spelled(2)))
+        let tokens = scan(text).unwrap_or_default();
+        let mut read_to = 0;
+        let mut parts = Vec::new();
+        for token in &tokens {
+            let spelled = &text[token.start..token.end];
+            match token.kind {
+                TokenKind::Word | TokenKind::QuotedName if token.start == read_to => {
+                    parts.push(fold(spelled));
+                }
+                TokenKind::Mark if token.start == read_to && spelled == "." && parts.len() == 1 => {}
+                _ => break,
             }
-            _ => Err(refused()),
+            read_to = token.end;
+        }
+        match parts.as_slice() {
+            [name] if read_to == text.len() => own_relation(name),
+            [schema, name] if read_to == text.len() => {
+                self.own(schema, &shown(text)).and_then(|()| own_relation(name))
+            }
+            _ => Err(Objection::SequenceName(shown(text))),
         }
     }
 
     /// Judges the schema that `text` starts with.
     pub(super) fn own(&self, schema: &str, text: &str) -> Result<(), Objection> {
-        if self.0.contains(&schema) {
+        self.consulted.set(true);
+        if self.path.contains(&schema) {
             Ok(())
         } else if is_catalogue(schema) {
             Err(Objection::Catalogue(text.to_owned()))

@@ -7,7 +7,7 @@
 use super::objection::Objection;
 use crate::tenant::MAX_IDENTIFIER_BYTES;
 
-/// The longest statement that is read, bytes. Reading costs about a microsecond a byte; bulk data
+/// The longest statement that is read, bytes. Reading costs up to three microseconds a byte; bulk data
 /// belongs into parameters.
 pub(super) const MAX_BYTES: usize = 256 << 10;
 

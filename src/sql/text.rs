@@ -25,10 +25,11 @@ pub(super) const END_OF_READ: &str = "ROLLBACK; SELECT WHERE pg_catalog.pg_advis
 /// Everything that a committed statement can leave on a session, undone without touching the
 /// statements that sqlx prepared.
 const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; SELECT WHERE \
-                     pg_catalog.pg_advisory_unlock_all() IS NULL; CLOSE ALL; UNLISTEN *; DISCARD TEMP";
+                     pg_catalog.pg_advisory_unlock_all() IS NULL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; \
+                     DISCARD SEQUENCES";
 
 /// What else a client's statement can leave on a session, where sqlx has prepared nothing.
-const RESET_CLIENT: &str = "DEALLOCATE ALL; DISCARD SEQUENCES";
+const RESET_CLIENT: &str = "DEALLOCATE ALL";
 
 /// How the statement gives its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

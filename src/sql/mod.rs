@@ -238,10 +238,9 @@ impl Database {
 }
 
 fn bind<'q>(texts: &Texts, values: &[Value]) -> sqlx::query::Query<'q, Postgres, PgArguments> {
-    values
-        .iter()
-        .cloned()
-        .fold(sqlx::query(texts.statement.clone()), |statement, value| value.bind(statement))
+    let statement = sqlx::query(texts.statement.clone());
+    let statement = values.iter().cloned().fold(statement, |statement, value| value.bind(statement));
+    texts.expected.iter().cloned().fold(statement, sqlx::query::Query::bind)
 }
 
 /// Whether a statement that failed may be sent once more, on another connection: a read always, and

@@ -2,6 +2,7 @@
 //! numbers; every value of a request is bound.
 
 use std::fmt::{self, Write as _};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::batch::Characteristics;
 use super::placeholders::{cast_placeholders, main_part};
 use super::scope::Scope;
 use crate::policy::{self, ParamType, ResultShape, Statement};
-use crate::tenant::SchemaName;
+use crate::tenant::{RoleName, SchemaName};
 
 /// What the error of a broken scope starts with. It comes from a cast that cannot succeed, which
 /// is how plain SQL raises an error with a text of one's own.
@@ -78,7 +79,11 @@ pub(super) const WATCHES_CLIENT: (&str, &str) = ("client_connection_check_interv
 
 /// The statement as it is prepared, its result made JSON.
 ///
-/// The text is unique for the schema and the parameters' types, because sqlx caches by text alone.
+/// sqlx caches by text alone, and so the types of the parameters stand in it. Tenants share texts, a
+/// part of them each: PostgreSQL reads a cached statement again where the search path has changed
+/// (`plancache.c`, `RevalidateCachedQuery`), and its result has the same types for every tenant, so
+/// that a shared text is right for all of them and an own one only saves that reading. What the
+/// scope must be is bound behind the statement's own values, as [`expected`] has it.
 pub(super) fn statement(
     scope: &Scope,
     statement: &Statement,
@@ -86,8 +91,8 @@ pub(super) fn statement(
     form: Form,
 ) -> SqlStr {
     let mut text = String::with_capacity(statement.text().len() + 768);
-    text.push_str("/* ");
-    push_comment_safe(&mut text, scope.home());
+    let names = Names::Bound { behind: params.clone().count() };
+    push(&mut text, format_args!("/* {}", slot(scope.home())));
     for param in params.clone() {
         push(&mut text, format_args!(" {}", type_name(param)));
     }
@@ -116,13 +121,13 @@ pub(super) fn statement(
         ),
         Form::Whole(ResultShape::Rows) => {
             text.push_str("SELECT coalesce(pg_catalog.json_agg(\"innkeeper row\"), '[]')::pg_catalog.text, ");
-            push_breach(&mut text, scope);
+            push_breach(&mut text, scope, names);
             push(&mut text, format_args!(" FROM {source} \"innkeeper row\""));
         }
         // Two rows are enough to know that there is more than one.
         Form::Whole(ResultShape::One | ResultShape::Value) => {
             text.push_str("SELECT pg_catalog.count(*), pg_catalog.min(\"innkeeper json\"), ");
-            push_breach(&mut text, scope);
+            push_breach(&mut text, scope, names);
             push(
                 &mut text,
                 format_args!(
@@ -134,7 +139,7 @@ pub(super) fn statement(
         // The whole row is asked for: PostgreSQL drops a column that nobody reads, calls and all.
         Form::Whole(ResultShape::None) => {
             text.push_str("SELECT pg_catalog.count(\"innkeeper row\"), ");
-            push_breach(&mut text, scope);
+            push_breach(&mut text, scope, names);
             push(&mut text, format_args!(" FROM {source} \"innkeeper row\""));
         }
     }
@@ -181,7 +186,7 @@ pub(super) fn begin_with(characteristics: Characteristics) -> SqlStr {
 pub(super) fn narrow(scope: &Scope, statement_timeout: Duration, idle_timeout: Duration) -> SqlStr {
     let mut text = String::with_capacity(512);
     text.push_str("SELECT pg_catalog.set_config('search_path', ");
-    push_path(&mut text, scope);
+    push_path(&mut text, scope, Names::Written);
     text.push_str(", true), pg_catalog.set_config('standard_conforming_strings', 'on', true)");
     for (setting, time) in
         [("statement_timeout", statement_timeout), ("idle_in_transaction_session_timeout", idle_timeout)]
@@ -197,7 +202,7 @@ pub(super) fn narrow(scope: &Scope, statement_timeout: Duration, idle_timeout: D
 /// What a statement of a client's is followed by: NULL, or where the scope stands.
 pub(super) fn assertion(scope: &Scope) -> SqlStr {
     let mut text = String::from("SELECT ");
-    push_breach(&mut text, scope);
+    push_breach(&mut text, scope, Names::Written);
     audited(text)
 }
 
@@ -216,16 +221,16 @@ pub(super) fn roll_back_client() -> SqlStr {
 /// A statement that fails where the scope does not hold.
 fn push_assertion(text: &mut String, scope: &Scope) {
     text.push_str("SELECT CASE WHEN ");
-    push_holds(text, scope);
+    push_holds(text, scope, Names::Written);
     push(text, format_args!(" THEN 0 ELSE pg_catalog.concat('{BREACH}', "));
     push_whereabouts(text);
     text.push_str(")::pg_catalog.int4 END");
 }
 
 /// NULL, or where the scope stands instead.
-fn push_breach(text: &mut String, scope: &Scope) {
+fn push_breach(text: &mut String, scope: &Scope, names: Names) {
     text.push_str("CASE WHEN ");
-    push_holds(text, scope);
+    push_holds(text, scope, names);
     text.push_str(" THEN NULL ELSE ");
     push_whereabouts(text);
     text.push_str(" END");
@@ -233,26 +238,27 @@ fn push_breach(text: &mut String, scope: &Scope) {
 
 /// True while path and role are what they were set to. `quote_ident` writes a name exactly as SET
 /// stores it, whichever words this server's version reserves.
-fn push_holds(text: &mut String, scope: &Scope) {
+fn push_holds(text: &mut String, scope: &Scope, names: Names) {
     text.push_str("pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.=) ");
-    push_path(text, scope);
+    push_path(text, scope, names);
     text.push_str(" AND current_user OPERATOR(pg_catalog.=) ");
     match scope.role() {
-        Some(role) => push(text, format_args!("{}::pg_catalog.name", Literal(role.as_str()))),
+        Some(role) => push(text, format_args!("{}::pg_catalog.name", names.role(role))),
         None => text.push_str("session_user"),
     }
     if let Some(role) = scope.login() {
-        let role = Literal(role.as_str());
+        let role = names.role(role);
         push(text, format_args!(" AND session_user OPERATOR(pg_catalog.=) {role}::pg_catalog.name"));
     }
 }
 
 /// The path as PostgreSQL stores it. Every function is named in full: what asserts a path must not
 /// be found by that path.
-fn push_path(text: &mut String, scope: &Scope) {
+fn push_path(text: &mut String, scope: &Scope, names: Names) {
     text.push_str("pg_catalog.concat_ws(', ', ");
     for schema in scope.path() {
-        push(text, format_args!("pg_catalog.quote_ident({}), ", Literal(schema.as_str())));
+        let schema = if schema == scope.home() { names.home(schema) } else { Said::Written(schema.as_str()) };
+        push(text, format_args!("pg_catalog.quote_ident({schema}), "));
     }
     text.push_str("'pg_temp')");
 }
@@ -261,6 +267,66 @@ fn push_whereabouts(text: &mut String) {
     text.push_str(
         "pg_catalog.concat(pg_catalog.current_setting('search_path'), ' as ', current_user::pg_catalog.text)",
     );
+}
+
+/// How an assertion says which tenant's scope it expects.
+#[derive(Debug, Clone, Copy)]
+enum Names {
+    /// By its names, in a text that is this tenant's.
+    Written,
+    /// By parameters behind so many others, in a text that tenants share.
+    Bound { behind: usize },
+}
+
+impl Names {
+    fn home(self, schema: &SchemaName) -> Said<'_> {
+        match self {
+            Self::Written => Said::Written(schema.as_str()),
+            Self::Bound { behind } => Said::Bound(behind + 1),
+        }
+    }
+
+    fn role(self, role: &RoleName) -> Said<'_> {
+        match self {
+            Self::Written => Said::Written(role.as_str()),
+            Self::Bound { behind } => Said::Bound(behind + 2),
+        }
+    }
+}
+
+/// A name as a value of SQL.
+enum Said<'a> {
+    Written(&'a str),
+    Bound(usize),
+}
+
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Written(name) => Literal(name).fmt(f),
+            Self::Bound(number) => write!(f, "${number}::pg_catalog.text"),
+        }
+    }
+}
+
+/// What is bound behind the values of [`statement`]: the names that its assertion expects, in the
+/// order of [`Names`]. A statement that returns nothing, or row by row, is asserted by what follows.
+pub(super) fn expected(scope: &Scope, statement: &Statement, form: Form) -> Vec<String> {
+    if !statement.returns_rows() || form == Form::Streamed {
+        return Vec::new();
+    }
+    let role = scope.role().map(|role| role.as_str().to_owned());
+    std::iter::once(scope.home().as_str().to_owned()).chain(role).collect()
+}
+
+/// Texts of one statement that tenants share. With as many, a few hundred statements fit into what a
+/// connection keeps prepared, and tenants that are few have texts of their own.
+const SLOTS: u64 = 16;
+
+fn slot(home: &SchemaName) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    home.hash(&mut hasher);
+    hasher.finish() % SLOTS
 }
 
 /// A string constant that is read the same whatever `standard_conforming_strings` says.
@@ -277,17 +343,6 @@ impl fmt::Display for Literal<'_> {
             }
         }
         f.write_str("'")
-    }
-}
-
-/// A name inside a comment: what could end the comment, or start one in it, is percent-encoded,
-/// and two names never read alike.
-fn push_comment_safe(text: &mut String, schema: &SchemaName) {
-    for byte in schema.as_str().bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => text.push(char::from(byte)),
-            other => push(text, format_args!("%{other:02x}")),
-        }
     }
 }
 

@@ -21,6 +21,8 @@ const CAPACITY: usize = 1024;
 pub(super) struct Texts {
     pub(super) begin: SqlStr,
     pub(super) statement: SqlStr,
+    /// What is bound behind the statement's values.
+    pub(super) expected: Vec<String>,
     /// What ends a change, and the reading of a stream.
     pub(super) end: SqlStr,
 }
@@ -108,6 +110,7 @@ impl Texts {
         Self {
             begin: text::begin(scope, query.read_only, query.timeout),
             statement: text::statement(scope, &query.statement, kinds, form),
+            expected: text::expected(scope, &query.statement, form),
             end: end(scope),
         }
     }

@@ -15,7 +15,7 @@ use crate::tenant::RoleName;
 
 /// Statements that sqlx keeps prepared on each connection. Each costs the server some ten
 /// kilobytes a connection; a statement that fell out costs two round trips to prepare again.
-const STATEMENT_CACHE_CAPACITY: usize = 256;
+const STATEMENT_CACHE_CAPACITY: usize = 512;
 
 /// A kind of connection. Dropped, it closes its socket.
 pub(in crate::sql) trait Session: Send + Sized + 'static {

@@ -22,6 +22,9 @@ const ORDINARY: &str = include_str!("../../src/sql/guard/corpus/ordinary.txt");
 /// What every row of the victim holds, and nothing else does.
 const MARK: &str = "globex's own";
 
+/// Entries of the ordinary corpus that older supported versions cannot read.
+const NEW_GRAMMAR: [&str; 1] = ["json-constructors"];
+
 /// How long a hostile statement may run on the server.
 const PATIENCE: &str = "1s";
 
@@ -179,7 +182,7 @@ async fn what_passes_is_a_single_statement_to_postgresql() {
             // Most of the corpus speaks of tables that are not here: the grammar is what counts.
             Err(sqlx::Error::Database(error)) => {
                 let code = error.code().unwrap_or_default().into_owned();
-                assert_ne!(code, "42601", "{name}: {error}\n{sql}");
+                assert!(code != "42601" || NEW_GRAMMAR.contains(&name), "{name}: {error}\n{sql}");
             }
             Err(error) => panic!("{name}: {error}"),
         }

@@ -144,8 +144,8 @@ fn no_nesting_overflows_the_stack_of_a_worker_thread() {
             }
         }
     };
-    let worker = std::thread::Builder::new().stack_size(STACK_OF_A_WORKER).spawn(work).unwrap();
-    worker.join().unwrap();
+    let worker = std::thread::Builder::new().stack_size(STACK_OF_A_WORKER).spawn(work).expect("a thread");
+    worker.join().expect("no assertion failed");
 }
 
 #[test]

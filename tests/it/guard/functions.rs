@@ -36,14 +36,17 @@ const NEWER: [(&str, i32); 28] = [
     ("uuidv7", 18),
 ];
 
-/// What differs from call to call, or leaves something behind, and is known to do no harm.
-const VOLATILE: [&str; 8] = [
+/// What differs from call to call, or leaves something behind, and is known to do no harm. The two
+/// methods of TABLESAMPLE cannot be called.
+const VOLATILE: [&str; 10] = [
+    "bernoulli",
     "clock_timestamp",
     "gen_random_uuid",
     "nextval",
     "random",
     "random_normal",
     "setval",
+    "system",
     "timeofday",
     "uuidv7",
 ];

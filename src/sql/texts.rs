@@ -134,3 +134,92 @@ impl Asked {
             && self.params.iter().copied().eq(query.params.iter().map(|param| param.kind))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admitted::admit;
+    use crate::policy::{Database, Policy, ResultShape, Secret, Target};
+    use crate::tenant::{Tenant, TenantState};
+
+    fn query(database: &Arc<Database>, params: serde_json::Value) -> Query {
+        let document = serde_json::json!({
+            "version": 1,
+            "databases": { "main": { "url": "postgres://localhost/main" } },
+            "routes": [{
+                "name": "query", "match": { "path": "/" }, "tenant": "none",
+                "query": { "database": "main", "schema": "lobby", "sql": "select $1 as a", "params": [params] },
+            }],
+        });
+        let (policy, _) = Policy::parse("policy.yaml".as_ref(), &OneFile(document.to_string())).unwrap();
+        let Target::Query(query) = &policy.routes[0].target else { panic!("a query route") };
+        Query { database: Arc::clone(database), declared_schema: None, ..Query::clone(query) }
+    }
+
+    struct OneFile(String);
+
+    impl crate::policy::Surroundings for OneFile {
+        fn read(&self, _: &std::path::Path) -> std::io::Result<String> {
+            Ok(self.0.clone())
+        }
+
+        fn variable(&self, _: &str) -> Option<String> {
+            None
+        }
+    }
+
+    fn scope(database: &Database, number: usize) -> Scope {
+        let name = format!("t_{number}");
+        let tenant = Tenant {
+            id: name.parse().unwrap(),
+            schema: name.parse().unwrap(),
+            role: None,
+            database: None,
+            state: TenantState::Active,
+            isolation: None,
+        };
+        Scope::of(&admit(Arc::new(tenant)).unwrap(), database).unwrap()
+    }
+
+    #[test]
+    fn what_is_kept_is_what_would_be_written_and_no_more_than_the_bound() {
+        let database = Arc::new(Database::new("main", Secret::new("postgres://localhost/main".into())));
+        let text = query(&database, serde_json::json!({ "query": "a" }));
+        let uuid = query(&database, serde_json::json!({ "query": "a", "type": "uuid" }));
+        let queries = [
+            Query { read_only: true, ..text.clone() },
+            Query { timeout: Some(Duration::from_secs(1)), ..text.clone() },
+            Query { timeout: Some(Duration::from_secs(2)), ..text.clone() },
+            uuid,
+            text,
+        ];
+        let forms = [Form::Streamed, Form::Whole(ResultShape::Rows), Form::Whole(ResultShape::One)];
+        let cache = TextCache::new();
+        for number in (0..5).chain(0..CAPACITY) {
+            let scope = scope(&database, number);
+            for query in &queries {
+                for form in forms {
+                    let (kept, written) = (cache.of(&scope, query, form), Texts::write(&scope, query, form));
+                    assert_eq!(
+                        [&kept.begin, &kept.statement, &kept.end],
+                        [&written.begin, &written.statement, &written.end]
+                    );
+                }
+            }
+        }
+        cache.lock(|halves| assert!(halves.newer.len() <= CAPACITY && halves.older.len() <= CAPACITY));
+    }
+
+    #[test]
+    fn what_is_asked_for_again_is_not_written_again() {
+        let database = Arc::new(Database::new("main", Secret::new("postgres://localhost/main".into())));
+        let query = query(&database, serde_json::json!({ "query": "a" }));
+        let cache = TextCache::new();
+        let first = cache.of(&scope(&database, 0), &query, Form::Streamed);
+        for number in 0..CAPACITY * 3 {
+            let again = cache.of(&scope(&database, 0), &query, Form::Streamed);
+            assert!(Arc::ptr_eq(&first, &again));
+            cache.of(&scope(&database, number), &query, Form::Streamed);
+        }
+    }
+}

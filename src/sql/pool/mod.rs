@@ -6,7 +6,7 @@ mod turnstile;
 
 use std::any::{Any, TypeId};
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -75,7 +75,7 @@ impl Pool {
         let label = DatabaseLabel { database: Name::clone(&server.settings().name) };
         let state = Mutex::new(State { turnstile, shelf: Shelf::new() });
         let inner = Arc::new(Inner { server, metrics, label, state });
-        let sweeper = tokio::spawn(sweep(Arc::downgrade(&inner)));
+        let sweeper = tokio::spawn(sweep(Arc::clone(&inner)));
         Self { inner, _sweeper: AbortOnDropHandle::new(sweeper) }
     }
 
@@ -277,13 +277,13 @@ impl Drop for Permit {
 }
 
 /// Closes connections that idled or lived for too long, for as long as the pool lives.
-async fn sweep(pool: Weak<Inner>) {
+async fn sweep(pool: Arc<Inner>) {
+    let PoolSettings { idle_timeout, max_lifetime, .. } = *pool.settings();
+    let pause = SWEEP_INTERVAL.min(idle_timeout / 2).min(max_lifetime / 2).max(FIRST_PAUSE);
     loop {
-        let Some(inner) = pool.upgrade() else { return };
-        let PoolSettings { idle_timeout, max_lifetime, .. } = *inner.settings();
-        let over = inner.state().shelf.expired(Instant::now(), idle_timeout, max_lifetime);
-        drop((over, inner));
-        sleep(SWEEP_INTERVAL.min(idle_timeout / 2).max(FIRST_PAUSE)).await;
+        let over = pool.state().shelf.expired(Instant::now(), idle_timeout, max_lifetime);
+        drop(over);
+        sleep(pause).await;
     }
 }
 

@@ -33,7 +33,13 @@ async fn cancel_after<T>(future: impl Future<Output = T>, polls: usize) -> bool 
 
 #[tokio::test]
 async fn a_request_may_be_cancelled_at_any_await_and_leaves_a_clean_pool() {
-    let scene = Scene::new(Isolation::Role, 1).await;
+    for isolation in [Isolation::Role, Isolation::Login] {
+        cancelled_at_any_await(isolation).await;
+    }
+}
+
+async fn cancelled_at_any_await(isolation: Isolation) {
+    let scene = Scene::new(isolation, 1).await;
     let read = scene.query(MARKS);
     let change = write(scene.query("update marks set note = 'half' returning tenant"));
     // A server that is quick, or a machine that is slow, may have every answer there in one poll.

@@ -80,6 +80,26 @@ async fn what_a_statement_does_to_its_role_leads_nowhere() {
 }
 
 #[tokio::test]
+async fn a_path_that_was_left_is_a_breach_though_it_shows_nothing() {
+    let scene = Scene::new(Isolation::Login, 2).await;
+    scene
+        .postgres
+        .admin(
+            "CREATE FUNCTION t_001.stray() RETURNS int LANGUAGE plpgsql AS $f$ BEGIN \
+             SET search_path TO t_002; RETURN 1; END $f$",
+        )
+        .await;
+    for (breaches, query) in
+        [(1, scene.query("select stray() as n")), (2, write(scene.query("select stray() as n")))]
+    {
+        let refusal = scene.run(1, &query, &[]).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::IsolationBreach, "{refusal}");
+        assert_eq!(scene.breaches(), breaches);
+    }
+    assert_eq!(scene.fixture.foreign_rows(1, &scene.json(1, &scene.query(MARKS), &[]).await), 0);
+}
+
+#[tokio::test]
 async fn a_role_that_cannot_log_in_is_the_policys_fault_and_stops_nobody_else() {
     let scene = Scene::new(Isolation::Login, 2).await;
     scene.postgres.admin(&format!("ALTER ROLE {}_t_003 NOLOGIN", scene.postgres.name)).await;

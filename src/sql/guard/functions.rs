@@ -78,7 +78,19 @@ pub(super) const HARMLESS: &[&str] = &[
 ];
 
 /// What is written like a function and is none: the grammar's own.
-const FORMS: [&str; 6] = ["coalesce", "greatest", "grouping", "least", "merge_action", "nullif"];
+const FORMS: [&str; 11] = [
+    "coalesce",
+    "current_schema",
+    "current_time",
+    "current_timestamp",
+    "greatest",
+    "grouping",
+    "least",
+    "localtime",
+    "localtimestamp",
+    "merge_action",
+    "nullif",
+];
 
 /// Functions whose first argument names a sequence, as text.
 const TAKE_A_SEQUENCE: [&str; 2] = ["nextval", "setval"];

@@ -1,6 +1,8 @@
 //! Which names a statement may spell: those of the tenant's own schemas, and PostgreSQL's harmless
 //! helpers.
 
+use std::cell::Cell;
+
 use squawk_syntax::{SyntaxElement, SyntaxKind, SyntaxNode, SyntaxToken};
 
 use super::kinds::Role;
@@ -32,12 +34,25 @@ const WORDS_OF_THE_SERVER: [SyntaxKind; 3] =
     [SyntaxKind::CURRENT_CATALOG_KW, SyntaxKind::SESSION_USER_KW, SyntaxKind::SYSTEM_USER_KW];
 
 /// The schemas that a statement may name, its tenant's own one first.
-pub(super) struct Schemas<'a>(pub(super) Vec<&'a str>);
+pub(super) struct Schemas<'a> {
+    path: Vec<&'a str>,
+    consulted: Cell<bool>,
+}
 
-impl Schemas<'_> {
+impl<'a> Schemas<'a> {
+    pub(super) fn new(path: Vec<&'a str>) -> Self {
+        Self { path, consulted: Cell::new(false) }
+    }
+
+    /// Whether anything was decided by which schemas these are.
+    pub(super) fn were_consulted(&self) -> bool {
+        self.consulted.get()
+    }
+
     /// The tenant's own.
     pub(super) fn home(&self) -> Option<&str> {
-        self.0.first().copied()
+        self.consulted.set(true);
+        self.path.first().copied()
     }
 
     /// Judges the whole name in `node`.
@@ -105,7 +120,8 @@ impl Schemas<'_> {
 
     /// Judges the schema that `text` starts with.
     pub(super) fn own(&self, schema: &str, text: &str) -> Result<(), Objection> {
-        if self.0.contains(&schema) {
+        self.consulted.set(true);
+        if self.path.contains(&schema) {
             Ok(())
         } else if is_catalogue(schema) {
             Err(Objection::Catalogue(text.to_owned()))

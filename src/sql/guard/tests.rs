@@ -12,11 +12,12 @@ fn guard(statements: &[StatementKind]) -> Guard {
         statements: statements.to_vec(),
         functions: HashSet::from(["similarity".to_owned()]),
         read_only: false,
+        passed: Memory::default(),
     }
 }
 
 fn read(guard: &Guard, sql: &str) -> Result<StatementKind, Objection> {
-    guard.read(sql, &Schemas(vec!["acme", "lookups"]))
+    guard.read(sql, &Schemas::new(vec!["acme", "lookups"]))
 }
 
 #[test]
@@ -154,4 +155,27 @@ fn a_long_list_is_not_a_deep_one() {
     assert_eq!(read(&guard(&ALL), &rows), Ok(K::Insert));
     let long = format!("SELECT '{}'", "x".repeat(scan::MAX_BYTES));
     assert_eq!(read(&guard(&ALL), &long), Err(Objection::TooLong));
+}
+
+#[test]
+fn only_what_holds_for_every_tenant_is_remembered() {
+    for (sql, depends) in [
+        ("SELECT * FROM users WHERE id = $1", false),
+        ("SELECT u.id, pg_catalog.lower(u.name)::pg_catalog.text FROM users u", false),
+        ("SELECT nextval('users_id_seq')", false),
+        ("CREATE TABLE t (a int)", false),
+        ("SELECT * FROM acme.users", true),
+        ("SELECT acme.users.id FROM users", true),
+        ("SELECT NULL::acme.mood", true),
+        ("SELECT acme.similarity('a', 'b')", true),
+        ("SELECT nextval('acme.users_id_seq')", true),
+        ("SELECT 1 OPERATOR(acme.+) 1", true),
+        ("DROP TABLE acme.users", true),
+        ("DROP VIEW acme.v", true),
+        ("CREATE SCHEMA acme", true),
+    ] {
+        let schemas = Schemas::new(vec!["acme"]);
+        assert!(guard(&ALL).read(sql, &schemas).is_ok(), "{sql}");
+        assert_eq!(schemas.were_consulted(), depends, "{sql}");
+    }
 }

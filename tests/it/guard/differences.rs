@@ -12,8 +12,9 @@ use super::{Scene, reading, schema};
 /// Statements that are tried. A few hundred of them pass.
 const CASES: usize = 6_000;
 
-/// Pieces that open, close or hide something, to one scanner or the other. `LOOT` reads the victim.
-const PIECES: [&str; 56] = [
+/// Pieces that open, close or hide something, to one scanner or the other. `LOOT` reads the victim,
+/// and `ESCAPE` would change the role.
+const PIECES: [&str; 58] = [
     "'", "''", "'''", "\\", "\\'", "\\\\", "\"", "\"\"", "$$", "$a$", "$b$", "$1", "$a", "E'", "e'", "E''",
     "U&'", "B'1", "B'1'", "X'f'", "N'", "/*", "*/", "/**/", "/*/", "--", "--'\n", "\n", "\r", "\t", "\u{b}",
     "\u{c}", "\u{a0}", "\u{feff}", " ", " ", " ", ";", ",", ",", "||", "||", "||", "-", "+-", "*", "1", "1.",
@@ -21,7 +22,7 @@ const PIECES: [&str; 56] = [
 ];
 
 /// Well-formed neighbours, so that enough of what is made is read to its end.
-const ITEMS: [&str; 18] = [
+const ITEMS: [&str; 19] = [
     "'a''b'",
     "'\\'",
     "E'\\''",
@@ -40,7 +41,11 @@ const ITEMS: [&str; 18] = [
     "'$a$'",
     "name::text",
     "(SELECT 'LOOT')",
+    "'ESCAPE'",
 ];
+
+/// In a plan, the quotes inside would be doubled if this were within a string.
+const ESCAPE: &str = "set_config('role', 'x', false)";
 
 const TRIVIA: [&str; 9] =
     [" ", "\n", "\t", "\r\n", "/* ' */", "/* /* \" */ $$ */", "-- '\n", "-- $a$ /*\r", "/**/"];
@@ -79,7 +84,7 @@ async fn what_passes_reads_to_postgresql_as_it_read_to_the_guard() {
     let (mut passed, mut planned) = (0, 0);
     for _ in 0..CASES {
         let text = soup().new_tree(&mut runner).unwrap().current();
-        let sql = text.replace("LOOT", &loot);
+        let sql = text.replace("LOOT", &loot).replace("ESCAPE", ESCAPE);
         if guard.vet(&sql, &scene.scope).is_ok() {
             passed += 1;
             planned += usize::from(is_held(&mut connection, &sql, schema(&scene.fixture, 1)).await);
@@ -104,6 +109,7 @@ async fn is_held(connection: &mut PgConnection, sql: &str, victim: &str) -> bool
     };
     let plan = plan.to_string();
     assert!(!plan.contains(&format!("\"Schema\":\"{victim}\"")), "it reads the victim: {sql:?}\n{plan}");
+    assert!(!plan.contains("set_config('role'"), "it calls what it must not: {sql:?}\n{plan}");
     assert!(!plan.contains("ModifyTable"), "it changes something: {sql:?}\n{plan}");
     true
 }

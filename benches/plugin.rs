@@ -58,13 +58,19 @@ fn request() -> Arc<RequestHead> {
         uri: "/api/buildings?q=tower&limit=50".parse().unwrap(),
         headers,
         peer: ([192, 0, 2, 1], 40_000).into(),
-        claims: None,
+        ..RequestHead::default()
     })
 }
 
-fn load(runtime: &Runtime, settings: HostSettings, instances: Instances) -> LoadedPlugin {
+/// As many keys as a grown application has customers.
+fn thousand_keys() -> String {
+    let keys: Vec<String> = (0..1000).map(|n| format!(r#""k-{n:04}": "acme""#)).collect();
+    format!(r#"{{ "keys": {{ {}, "k-123": "acme" }} }}"#, keys.join(", "))
+}
+
+fn load(runtime: &Runtime, settings: HostSettings, instances: Instances, config: &str) -> LoadedPlugin {
     let plugin = Plugin {
-        config: CONFIG.into(),
+        config: config.into(),
         limits: PluginLimits { time: Duration::from_secs(10), memory: 16 << 20 },
         instances,
         ..Plugin::new("legacy-keys", "plugins/legacy-keys.wasm")
@@ -97,8 +103,14 @@ fn plugin_calls(criterion: &mut Criterion) {
         ("fresh, as a component", HostSettings { flatten: false, ..defaults() }, Instances::PerRequest),
         ("reused, as a component", HostSettings { flatten: false, ..defaults() }, Instances::Reused),
     ];
-    for (name, settings, instances) in cases {
-        let plugin = load(&runtime, settings, instances);
+    let large = thousand_keys();
+    let few = cases.map(|(name, settings, instances)| (name, settings, instances, CONFIG));
+    let many = [
+        ("fresh, 1,000 keys", defaults(), Instances::PerRequest, large.as_str()),
+        ("reused, 1,000 keys", defaults(), Instances::Reused, large.as_str()),
+    ];
+    for (name, settings, instances, config) in few.into_iter().chain(many) {
+        let plugin = load(&runtime, settings, instances, config);
         group.bench_function(name, |bencher| {
             bencher
                 .to_async(&runtime)

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod completions;
 pub mod demo;
+pub mod doctor;
 pub mod explain;
 pub mod log;
 pub mod plugin;
@@ -36,6 +37,8 @@ enum Command {
     Check(check::Args),
     /// Tell what would become of a request, and why, without sending it.
     Explain(explain::Args),
+    /// Attack a policy's databases as their own tenants would, and tell what leaks and what mends it.
+    Doctor(doctor::Args),
     /// Start a private PostgreSQL, some tenants, a legacy application and a gateway before them.
     Demo(demo::Args),
     /// Begin, build, check, test and sign plugins.
@@ -59,6 +62,7 @@ pub fn run() -> ExitCode {
             Command::Serve(args) => serve::run(args, &log).await,
             Command::Check(args) => check::run(&args).await,
             Command::Explain(args) => explain::run(args).await,
+            Command::Doctor(args) => doctor::run(args).await,
             Command::Demo(args) => demo::run(args, &log).await,
             Command::Plugin(args) => plugin::run(&args).await,
             Command::Schema => schema::run(),
@@ -72,6 +76,7 @@ pub fn run() -> ExitCode {
 pub enum OutputFormat {
     /// For people.
     #[default]
+    #[value(alias = "text")]
     Human,
     /// One JSON document, for scripts.
     Json,

@@ -28,6 +28,8 @@ pub struct RequestHead {
     pub headers: HeaderMap,
     /// The other end of the connection.
     pub peer: SocketAddr,
+    /// Our end of it: which listener took the request.
+    pub local: SocketAddr,
     /// The verified claims of its token as JSON, where the route verifies one.
     pub claims: Option<Arc<str>>,
 }
@@ -44,6 +46,7 @@ impl Default for RequestHead {
             headers: HeaderMap::new(),
             // A documentation address (RFC 5737): no rule can mean it.
             peer: ([192, 0, 2, 1], 0).into(),
+            local: ([192, 0, 2, 2], 0).into(),
             claims: None,
         }
     }

@@ -58,6 +58,7 @@ impl Gateway {
             uri: parts.uri,
             headers: parts.headers,
             peer: connection.peer,
+            local: connection.local,
             // No route verifies tokens yet.
             claims: None,
         });

@@ -89,3 +89,56 @@ impl Tickets {
         token.claims.sub.parse().map_err(|error| refused(format!("the ticket names no tenant: {error}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::admitted::admit;
+    use crate::tenant::{Tenant, TenantState};
+
+    fn admitted(id: &str) -> Admitted {
+        let tenant = Tenant {
+            id: id.parse().unwrap(),
+            schema: "home".parse().unwrap(),
+            role: None,
+            database: None,
+            state: TenantState::Active,
+            isolation: None,
+        };
+        admit(Arc::new(tenant)).unwrap()
+    }
+
+    fn issued(tickets: &Tickets, id: &str) -> String {
+        let ticket = tickets.issue(&admitted(id), Duration::from_secs(60));
+        assert!(ticket.is_sensitive());
+        ticket.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_ticket_names_its_tenant_to_whoever_has_the_key() {
+        let key = Secret::new("k".repeat(32));
+        let (one, two) = (Tickets::signed_with(&key), Tickets::signed_with(&key));
+        assert_eq!(two.tenant(&issued(&one, "acme")).unwrap().as_str(), "acme");
+    }
+
+    #[test]
+    fn keys_of_processes_differ() {
+        let (one, two) = (Tickets::of_this_process(), Tickets::of_this_process());
+        let refusal = two.tenant(&issued(&one, "acme")).unwrap_err();
+        assert_eq!((refusal.code(), refusal.status()), (Code::Denied, StatusCode::UNAUTHORIZED));
+    }
+
+    #[test]
+    fn every_changed_byte_is_noticed() {
+        let tickets = Tickets::of_this_process();
+        let ticket = issued(&tickets, "acme");
+        for index in 0..ticket.len() - 1 {
+            let mut changed = ticket.clone().into_bytes();
+            changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).unwrap();
+            assert!(tickets.tenant(&changed).is_err(), "{changed}");
+        }
+    }
+}

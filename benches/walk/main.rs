@@ -17,7 +17,7 @@ use innkeeper::sidecar::{Settings, Sidecar};
 use tokio::net::TcpListener;
 
 use load::{schema_of, tenants};
-use process::{Proxy, median, runtime, say, setting};
+use process::{Proxy, in_turns, median, report, runtime, say, setting};
 
 fn main() {
     let tenants = tenants();
@@ -60,30 +60,15 @@ async fn compare(tenants: &Arc<[String]>) {
     let rounds = setting("WALK_ROUNDS", 5);
     let connections = setting("WALK_CONNECTIONS", 32);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let upstream = listener.local_addr().expect("it is bound");
+    let upstream = listener.local_addr().expect("it is bound").to_string();
     tokio::spawn(load::upstream(listener));
-    let proxies =
-        [("bare", Proxy::start("bare", upstream)), ("innkeeper", Proxy::start("innkeeper", upstream))];
-    let mut costs = [Vec::new(), Vec::new()];
-    for (_, proxy) in &proxies {
-        load::drive(proxy.address, "/orders", Arc::clone(tenants), connections, requests / 10).await;
-    }
-    for round in 0..rounds {
-        // Whoever comes second finds another machine: they take turns at that too.
-        for index in [round % 2, 1 - round % 2] {
-            let (_, proxy) = &proxies[index];
-            let before = proxy.cpu_seconds();
-            load::drive(proxy.address, "/orders", Arc::clone(tenants), connections, requests).await;
-            costs[index].push((proxy.cpu_seconds() - before) * 1e6 / requests as f64);
-        }
-    }
-    for ((name, _), costs) in proxies.iter().zip(&mut costs) {
-        costs.sort_by(f64::total_cmp);
-        let (least, most) = (costs[0], costs[costs.len() - 1]);
-        println!(
-            "{name:<10} {:>6.1} µs of CPU a request (median of {rounds}; {least:.1} to {most:.1})",
-            median(costs)
-        );
-    }
-    println!("ratio      {:>6.2} (budget 1.15)", median(&costs[1]) / median(&costs[0]));
+    let (bare, innkeeper) = (Proxy::start("bare", &upstream), Proxy::start("innkeeper", &upstream));
+    let sides = [&bare, &innkeeper];
+    let costs = in_turns(&sides, (rounds, requests), |index, requests| {
+        load::drive(sides[index].address, "/orders", Arc::clone(tenants), connections, requests)
+    })
+    .await;
+    report("bare", &costs[0]);
+    report("innkeeper", &costs[1]);
+    println!("{:<24} {:>6.2} (budget 1.15)", "ratio", median(&costs[1].cpu) / median(&costs[0].cpu));
 }

@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
 use load::{schema_of, tenants};
-use process::{Proxy, median, runtime, say, setting};
+use process::{Proxy, in_turns, median, report, runtime, say, setting};
 
 /// Routes to the same upstream, by what resolves the tenant.
 const ROUTES: [(&str, &str); 3] =
@@ -88,10 +88,10 @@ fn policy(upstream: &str, tenants: &[String]) -> Value {
 
 async fn measure(tenants: &Arc<[String]>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let upstream = listener.local_addr().expect("it is bound");
+    let upstream = listener.local_addr().expect("it is bound").to_string();
     tokio::spawn(load::upstream(listener));
-    cost(&Proxy::start("one-worker", upstream), tenants).await;
-    loops::others(&Proxy::start("two-workers", upstream), tenants).await;
+    cost(&Proxy::start("one-worker", &upstream), tenants).await;
+    loops::others(&Proxy::start("two-workers", &upstream), tenants).await;
 }
 
 /// CPU time of a request on each route, in turns.
@@ -99,28 +99,15 @@ async fn cost(proxy: &Proxy, tenants: &Arc<[String]>) {
     let requests = setting("WALK_REQUESTS", 40_000);
     let rounds = setting("WALK_ROUNDS", 7);
     let connections = setting("WALK_CONNECTIONS", 32);
-    let mut costs = [const { Vec::new() }; ROUTES.len()];
-    for (_, path) in ROUTES {
-        load::drive(proxy.address, path, Arc::clone(tenants), connections, requests / 10).await;
-    }
-    for round in 0..rounds {
-        for turn in 0..ROUTES.len() {
-            let index = (round + turn) % ROUTES.len();
-            let before = proxy.cpu_seconds();
-            load::drive(proxy.address, ROUTES[index].1, Arc::clone(tenants), connections, requests).await;
-            costs[index].push((proxy.cpu_seconds() - before) * 1e6 / requests as f64);
-        }
-    }
-    for ((name, _), costs) in ROUTES.iter().zip(&mut costs) {
-        costs.sort_by(f64::total_cmp);
-        let (least, most) = (costs[0], costs[costs.len() - 1]);
-        println!(
-            "{name:<16} {:>6.1} µs of CPU a request (median of {rounds}; {least:.1} to {most:.1})",
-            median(costs)
-        );
+    let costs = in_turns(&[proxy; ROUTES.len()], (rounds, requests), |index, requests| {
+        load::drive(proxy.address, ROUTES[index].1, Arc::clone(tenants), connections, requests)
+    })
+    .await;
+    for ((name, _), costs) in ROUTES.iter().zip(&costs) {
+        report(name, costs);
     }
     for (index, budget) in BUDGETS.into_iter().enumerate() {
-        let added = median(&costs[index + 1]) - median(&costs[0]);
-        println!("{:<16} adds {added:>5.1} µs (budget {budget})", ROUTES[index + 1].0);
+        let added = median(&costs[index + 1].cpu) - median(&costs[0].cpu);
+        println!("{:<24} adds {added:>5.1} µs (budget {budget})", ROUTES[index + 1].0);
     }
 }

@@ -1,5 +1,6 @@
 //! A proxy in a process of its own, and what its CPU time is read with.
 
+use std::future::Future;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -14,11 +15,11 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Runs this program again, with `mode` and the upstream's address as its arguments.
-    pub(crate) fn start(mode: &str, upstream: SocketAddr) -> Self {
+    /// Runs this program again, with `mode` and what is behind it as its arguments.
+    pub(crate) fn start(mode: &str, behind: &str) -> Self {
         let program = std::env::current_exe().expect("it runs");
         let mut command = Command::new(program);
-        command.args([mode, &upstream.to_string()]).stdout(Stdio::piped());
+        command.args([mode, behind]).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it can be run again");
         let mut line = String::new();
         let output = child.stdout.take().expect("it is piped");
@@ -35,6 +36,16 @@ impl Proxy {
             fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<f64>().expect("ticks"));
         ticks.sum::<f64>() / TICKS_PER_SECOND
     }
+
+    /// The most memory that was resident so far, bytes.
+    #[allow(dead_code, reason = "not every benchmark asks")]
+    pub(crate) fn peak_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a process has memory");
+        let kilobytes: usize =
+            line.trim().trim_end_matches(" kB").parse().expect("the kernel counts in kilobytes");
+        kilobytes << 10
+    }
 }
 
 impl Drop for Proxy {
@@ -42,6 +53,46 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What one side's requests cost, in each round.
+pub(crate) struct Costs<T> {
+    /// Processor time of a request, µs, sorted.
+    pub(crate) cpu: Vec<f64>,
+    /// What driving it came to.
+    pub(crate) outcomes: Vec<T>,
+}
+
+/// Drives each of `sides` with `requests` in each of `rounds`, after a tenth of them to warm up. They
+/// take turns at being first: whoever comes second finds another machine.
+pub(crate) async fn in_turns<F: Future>(
+    sides: &[&Proxy],
+    (rounds, requests): (usize, usize),
+    drive: impl Fn(usize, usize) -> F,
+) -> Vec<Costs<F::Output>> {
+    for index in 0..sides.len() {
+        drive(index, requests / 10).await;
+    }
+    let mut costs: Vec<_> = sides.iter().map(|_| Costs { cpu: Vec::new(), outcomes: Vec::new() }).collect();
+    for round in 0..rounds {
+        for turn in 0..sides.len() {
+            let index = (round + turn) % sides.len();
+            let before = sides[index].cpu_seconds();
+            costs[index].outcomes.push(drive(index, requests).await);
+            costs[index].cpu.push((sides[index].cpu_seconds() - before) * 1e6 / requests as f64);
+        }
+    }
+    for costs in &mut costs {
+        costs.cpu.sort_by(f64::total_cmp);
+    }
+    costs
+}
+
+/// Prints what one side's requests cost.
+pub(crate) fn report<T>(name: &str, costs: &Costs<T>) {
+    let (least, most, rounds) = (costs.cpu[0], costs.cpu[costs.cpu.len() - 1], costs.cpu.len());
+    let cpu = median(&costs.cpu);
+    println!("{name:<24} {cpu:>6.1} µs of CPU a request (median of {rounds}; {least:.1} to {most:.1})");
 }
 
 /// The middle of values that are sorted.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{OutputFormat, fail, print};
 use crate::plugin::{HostSettings, PluginHost};
 use crate::policy::{Diagnostic, Diagnostics, Policy, Surroundings};
-use crate::snapshot::{BuildError, Builder};
+use crate::snapshot::{BuildError, Builder, Snapshot};
 use crate::surroundings::ProcessSurroundings;
 use crate::telemetry::Metrics;
 
@@ -77,11 +77,23 @@ pub async fn check(file: &Path, surroundings: &dyn Surroundings, builder: Option
     let mut diagnostics: Vec<Diagnostic> = warnings;
     if let Some(builder) = builder {
         match builder.build(policy, None).await {
-            Ok(_) => {}
+            Ok(built) => diagnostics.extend(candidates(builder, &built.snapshot).await),
             Err(BuildError(findings)) => diagnostics.extend(findings),
         }
     }
     Checked { file: file.to_owned(), size, diagnostics: diagnostics.into() }
+}
+
+/// Warns of candidates that could not be tried. They keep nothing from serving.
+async fn candidates(builder: &Builder, snapshot: &Snapshot) -> Vec<Diagnostic> {
+    let places = &snapshot.policy().places.plugins;
+    let unfit = builder.unfit_candidates(snapshot).await.into_iter();
+    unfit
+        .map(|(plugin, why)| {
+            let at = places.get(&plugin).expect("each plugin has a path").clone();
+            Diagnostic::warning(at, format!("the candidate in `shadow` of the plugin `{plugin}` {why}"))
+        })
+        .collect()
 }
 
 /// What was found in all files, as text that ends with a line break.

@@ -1,5 +1,6 @@
 //! `innkeeper explain`: what would become of a request, and why, without sending it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,6 +26,9 @@ pub struct Args {
     /// A request header, as curl takes it: `Name: value`; repeatable.
     #[arg(long = "header", short = 'H', value_name = "HEADER", value_parser = parse_header)]
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// The listener that the request comes in at, where a route names one.
+    #[arg(long, value_name = "ADDRESS")]
+    listener: Option<SocketAddr>,
     /// The request's method.
     #[arg(long = "request", short = 'X', default_value = "GET", value_name = "METHOD")]
     method: Method,
@@ -65,7 +69,7 @@ fn sample(args: Args) -> SampleRequest {
     let host_header = headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
     let authority = args.url.authority().map(http::uri::Authority::as_str);
     let host = host_header.or(authority).unwrap_or("localhost").to_owned();
-    SampleRequest { method: args.method, uri: args.url, host, headers }
+    SampleRequest { method: args.method, uri: args.url, host, headers, listener: args.listener }
 }
 
 struct Explained {

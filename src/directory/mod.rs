@@ -1,5 +1,7 @@
 //! Looks tenants up: in a list of the policy, or in a table, cached.
 
+pub mod sample;
+
 mod row;
 mod table;
 

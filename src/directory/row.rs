@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
+use super::table::quote;
 use crate::policy::{Name, TableDirectory};
 use crate::tenant::{Isolation, Tenant, TenantState};
 
@@ -13,7 +14,7 @@ use crate::tenant::{Isolation, Tenant, TenantState};
 const HELD_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The columns of a look-up, as text, in the order in which [`read`] takes them.
-pub(super) fn columns(source: &TableDirectory) -> Vec<Option<&str>> {
+fn columns(source: &TableDirectory) -> Vec<Option<&str>> {
     vec![
         Some(&source.id),
         Some(&source.schema),
@@ -22,6 +23,15 @@ pub(super) fn columns(source: &TableDirectory) -> Vec<Option<&str>> {
         source.state.as_deref(),
         source.isolation.as_deref(),
     ]
+}
+
+/// The columns of a look-up as SELECT takes them.
+pub(super) fn selection(source: &TableDirectory) -> String {
+    let column = |name: Option<&str>| match name {
+        Some(name) => format!("{}::pg_catalog.text", quote(name)),
+        None => "NULL::pg_catalog.text".to_owned(),
+    };
+    columns(source).into_iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
 /// Makes a tenant of a row, or says which column is wrong.

@@ -252,20 +252,11 @@ impl Table {
         let Some(column_type) = column_type else {
             return Err(Error::ColumnNotFound(self.source.id.clone()));
         };
-        let columns: Vec<String> = row::columns(&self.source)
-            .into_iter()
-            .map(|column| {
-                column.map_or_else(
-                    || "NULL::pg_catalog.text".to_owned(),
-                    |name| format!("{}::pg_catalog.text", quote(name)),
-                )
-            })
-            .collect();
         // Two rows are enough to know that an id is not unique. Names are quoted here, and the
         // type's name by PostgreSQL; the id is bound.
         let text = format!(
             "SELECT {} FROM {} WHERE {} = $1::pg_catalog.text::{column_type} LIMIT 2",
-            columns.join(", "),
+            row::selection(&self.source),
             self.source.table,
             quote(&self.source.id),
         );
@@ -342,6 +333,6 @@ fn sqlstate(error: &Error) -> Option<String> {
     error.as_database_error().and_then(DatabaseError::code).map(std::borrow::Cow::into_owned)
 }
 
-fn quote(name: &str) -> String {
+pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

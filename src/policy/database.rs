@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+
 use super::{Name, Secret};
-use crate::tenant::{Isolation, SchemaName};
+use crate::tenant::{Isolation, RoleName, SchemaName};
 
 /// One database.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +57,22 @@ pub enum Login {
     Password(Secret),
     /// Each role has a password of its own: `base64url(HMAC-SHA-256(secret, role))`, unpadded.
     Derived(Secret),
+}
+
+impl Login {
+    /// What `role` logs in with; `None` where the server asks for nothing.
+    pub fn password(&self, role: &RoleName) -> Option<String> {
+        match self {
+            Self::WithoutPassword => None,
+            Self::Password(password) => Some(password.reveal().to_owned()),
+            Self::Derived(secret) => {
+                let mut code = Hmac::<Sha256>::new_from_slice(secret.reveal().as_bytes())
+                    .expect("HMAC takes a key of any length");
+                code.update(role.as_str().as_bytes());
+                Some(URL_SAFE_NO_PAD.encode(code.finalize().into_bytes()))
+            }
+        }
+    }
 }
 
 /// How many connections are kept, and how long one is waited for.

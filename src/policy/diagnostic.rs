@@ -179,6 +179,11 @@ impl Diagnostic {
         Self { severity: Severity::Error, message, at, help: None, related: Vec::new() }
     }
 
+    /// A warning at a place, found after the policy was parsed.
+    pub fn warning(at: Excerpt, message: String) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(at, message) }
+    }
+
     /// The finding as text for people, with ANSI colours if asked.
     pub fn render(&self, colours: bool) -> String {
         let paint = |code, text: &str| match colours {

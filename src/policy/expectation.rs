@@ -1,5 +1,7 @@
 //! Inline policy tests: a request, and what must become of it.
 
+use std::net::SocketAddr;
+
 use http::{HeaderMap, Method, Uri};
 
 use super::Excerpt;
@@ -28,6 +30,8 @@ pub struct SampleRequest {
     pub host: String,
     /// Headers.
     pub headers: HeaderMap,
+    /// The listener that it comes in at; `None` for one that no route names.
+    pub listener: Option<SocketAddr>,
 }
 
 /// What must become of a request; what is not named may be anything.

@@ -1,5 +1,6 @@
 //! Routes: a match, a tenant rule, a target.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct Route {
 /// Which requests a route takes: all that is given must match.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteMatch {
+    /// Listeners, any of them; empty means every listener.
+    pub listeners: Vec<SocketAddr>,
     /// Hosts, any of them; empty means every host.
     pub hosts: Vec<HostMatch>,
     /// The path.

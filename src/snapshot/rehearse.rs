@@ -63,13 +63,15 @@ impl Snapshot {
 impl SampleRequest {
     /// The head that a client would send.
     pub fn head(&self) -> RequestHead {
+        let nowhere = RequestHead::default();
         RequestHead {
             method: self.method.clone(),
             authority: self.host.clone(),
             host: host_of(&self.host),
             uri: self.uri.clone(),
             headers: self.headers.clone(),
-            ..RequestHead::default()
+            local: self.listener.unwrap_or(nowhere.local),
+            ..nowhere
         }
     }
 }

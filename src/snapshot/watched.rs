@@ -10,7 +10,7 @@ use super::active::ActivePlugin;
 use super::build::Builder;
 use super::history::{PluginFile, Served};
 use crate::plugin::{LoadedPlugin, Trial, TrialState, Watchers};
-use crate::policy::{Plugin, Shadow, Signature};
+use crate::policy::{Name, Plugin, Shadow, Signature};
 
 impl Builder {
     /// Has the plugins of `next` watched as those of `current` are, and begins the trials that its
@@ -24,6 +24,20 @@ impl Builder {
             plugins.push(ActivePlugin::watched(plugin, recorder, trial));
         }
         next.bind(plugins);
+    }
+
+    /// Candidates that could not be tried, each with the reason. For a check: it waits for them.
+    pub async fn unfit_candidates(&self, snapshot: &Snapshot) -> Vec<(Name, String)> {
+        let mut unfit = Vec::new();
+        for plugin in &snapshot.plugins {
+            let Some(rules) = &plugin.settings().shadow else { continue };
+            let loaded = match PluginFile::read(&rules.path).await {
+                Ok(file) => self.load_candidate(plugin.settings(), rules, file).await.map(|_| ()),
+                Err(why) => Err(why),
+            };
+            unfit.extend(loaded.err().map(|why| (Name::clone(plugin.name()), why)));
+        }
+        unfit
     }
 
     async fn trial(&self, plugin: &ActivePlugin, before: Option<&Arc<Trial>>) -> Option<Arc<Trial>> {

@@ -142,13 +142,13 @@ mod tests {
     use crate::policy::{Database, Policy, ResultShape, Secret, Target};
     use crate::tenant::{Tenant, TenantState};
 
-    fn query(database: &Arc<Database>, params: serde_json::Value) -> Query {
+    fn query(database: &Arc<Database>, param: &serde_json::Value) -> Query {
         let document = serde_json::json!({
             "version": 1,
             "databases": { "main": { "url": "postgres://localhost/main" } },
             "routes": [{
                 "name": "query", "match": { "path": "/" }, "tenant": "none",
-                "query": { "database": "main", "schema": "lobby", "sql": "select $1 as a", "params": [params] },
+                "query": { "database": "main", "schema": "lobby", "sql": "select $1 as a", "params": [param] },
             }],
         });
         let (policy, _) = Policy::parse("policy.yaml".as_ref(), &OneFile(document.to_string())).unwrap();
@@ -184,8 +184,8 @@ mod tests {
     #[test]
     fn what_is_kept_is_what_would_be_written_and_no_more_than_the_bound() {
         let database = Arc::new(Database::new("main", Secret::new("postgres://localhost/main".into())));
-        let text = query(&database, serde_json::json!({ "query": "a" }));
-        let uuid = query(&database, serde_json::json!({ "query": "a", "type": "uuid" }));
+        let text = query(&database, &serde_json::json!({ "query": "a" }));
+        let uuid = query(&database, &serde_json::json!({ "query": "a", "type": "uuid" }));
         let queries = [
             Query { read_only: true, ..text.clone() },
             Query { timeout: Some(Duration::from_secs(1)), ..text.clone() },
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_again_is_not_written_again() {
         let database = Arc::new(Database::new("main", Secret::new("postgres://localhost/main".into())));
-        let query = query(&database, serde_json::json!({ "query": "a" }));
+        let query = query(&database, &serde_json::json!({ "query": "a" }));
         let cache = TextCache::new();
         let first = cache.of(&scope(&database, 0), &query, Form::Streamed);
         for number in 0..CAPACITY * 3 {

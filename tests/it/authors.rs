@@ -3,13 +3,16 @@
 
 use std::path::PathBuf;
 
-use innkeeper::cli::OutputFormat;
 use innkeeper::cli::plugin::SettingsArgs;
 use innkeeper::cli::plugin::check::{CheckArgs, Report, check};
 use innkeeper::cli::plugin::sign::{KeygenArgs, SignArgs, keygen, sign};
+use innkeeper::cli::{self, OutputFormat};
+use innkeeper::snapshot::Builder;
+use innkeeper::surroundings::ProcessSurroundings;
+use innkeeper::telemetry::Metrics;
 use serde_json::json;
 
-use crate::plugins::{guest, root};
+use crate::plugins::{guest, host_with, root};
 use crate::support::gateway::Harness;
 
 fn legacy_keys() -> PathBuf {
@@ -39,7 +42,13 @@ async fn a_good_plugin_is_shown_with_what_it_asks_for_and_costs() {
     assert!(surface.differences.is_empty(), "{surface:?}");
 
     let shown = report.render(OutputFormat::Human);
-    for words in ["legacy-keys.wasm", "sha256", "start from its configured memory", "a call (median"] {
+    for words in [
+        "legacy-keys.wasm",
+        "sha256",
+        "start from its configured memory",
+        "as one core module",
+        "a call (median",
+    ] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     assert!(shown.ends_with("verdict   it can serve\n"), "{shown}");
@@ -154,4 +163,28 @@ async fn a_gateway_believes_the_signature_of_a_trusted_key_only() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_policys_check_tries_candidates_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.yaml");
+    std::fs::copy(legacy_keys(), dir.path().join("keys.wasm")).unwrap();
+    std::fs::write(dir.path().join("new.wasm"), guest("missing-export")).unwrap();
+    std::fs::write(
+        &policy,
+        "version: 1\nupstreams: { app: { endpoints: [ 'http://127.0.0.1:9000' ] } }\n\
+         tenants: { list: [ { id: acme, schema: s1 } ] }\n\
+         plugins: { keys: { path: keys.wasm, shadow: { path: new.wasm } } }\n\
+         routes: [ { name: all, tenant: { plugin: keys }, forward: app } ]\n",
+    )
+    .unwrap();
+    let builder = Builder::new(host_with(|_| {}), Metrics::new());
+    let checked = cli::check::check(&policy, &ProcessSurroundings, Some(&builder)).await;
+    let shown = cli::check::render(&[checked], OutputFormat::Human, false);
+    assert!(
+        shown.contains("warning: the candidate in `shadow` of the plugin `keys` cannot be run"),
+        "{shown}"
+    );
+    assert!(shown.contains("resolve"), "{shown}");
 }

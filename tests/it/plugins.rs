@@ -92,7 +92,7 @@ pub(crate) fn request(host: &str, headers: &[(&str, &str)]) -> Arc<RequestHead> 
         uri: "/orders?q=1".parse().unwrap(),
         headers: map,
         peer: ([192, 0, 2, 1], 40_000).into(),
-        claims: None,
+        ..RequestHead::default()
     })
 }
 

@@ -266,6 +266,7 @@ mod tests {
                     headers: headers.into_iter().collect(),
                     peer: peer.into(),
                     claims,
+                    ..RequestHead::default()
                 }),
                 directory: directory.into_iter().map(|(id, known)| (id, known.map(schema))).collect(),
                 expected,

@@ -1,5 +1,7 @@
 //! Inline tests as written.
 
+use std::net::SocketAddr;
+
 use http::{Method, StatusCode};
 
 use crate::policy::decode::{Located, Named, Required, record};
@@ -26,6 +28,8 @@ record! {
     host: Option<Located<String>>,
     /// Headers.
     headers: Option<Named<Located<String>>>,
+    /// The listener that it comes in at. Default: one that no route names.
+    listener: Option<Located<SocketAddr>>,
 }
 
 record! {

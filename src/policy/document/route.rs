@@ -1,6 +1,7 @@
 //! Routes as written: a match, a tenant rule, a target.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
@@ -64,6 +65,8 @@ impl Decode for Forward {
 record! {
     /// Which requests a route takes: all that is given must match.
     Match is "`match`";
+    /// A listener or listeners of `server.listen`: requests that came in elsewhere are not taken.
+    listener: Option<OneOrMany<Located<SocketAddr>>>,
     /// A host or hosts: `app.example.com`, `*.example.com`.
     host: Option<OneOrMany<Located<String>>>,
     /// A path: for `forward` with everything below it, for `query` as a whole.

@@ -1,5 +1,7 @@
 //! Patterns of hosts and paths.
 
+use std::net::SocketAddr;
+
 use http::HeaderName;
 use percent_encoding::percent_decode_str;
 
@@ -11,16 +13,29 @@ use crate::policy::{HostMatch, PathMatch, PathSegment, RouteMatch};
 /// What stands for the tenant in a pattern.
 const TENANT: &str = "{tenant}";
 
-/// A route's match. Where the path's extent is not written, a query takes the path as a whole and
+/// A route's match among the listeners at `listen`. Where the path's extent is not written, a query takes the path as a whole and
 /// a forward takes what is below as well.
 pub(super) fn route_match(
     written: Option<&Match>,
     is_query: bool,
+    listen: &[SocketAddr],
     report: &mut Report,
 ) -> Option<RouteMatch> {
     let Some(written) = written else {
-        return Some(RouteMatch { hosts: vec![], path: everything(), methods: vec![], headers: vec![] });
+        return Some(RouteMatch {
+            listeners: vec![],
+            hosts: vec![],
+            path: everything(),
+            methods: vec![],
+            headers: vec![],
+        });
     };
+    let listeners: Vec<_> = written
+        .listener
+        .iter()
+        .flat_map(|many| &many.0)
+        .map(|address| listener(address, listen, report))
+        .collect();
     let hosts: Vec<_> =
         written.host.iter().flat_map(|many| &many.0).map(|host| route_host(host, report)).collect();
     let path = match &written.path {
@@ -53,11 +68,33 @@ pub(super) fn route_match(
         })
         .collect();
     Some(RouteMatch {
+        listeners: listeners.into_iter().collect::<Option<_>>()?,
         hosts: hosts.into_iter().collect::<Option<_>>()?,
         path: path?,
         methods: written.methods.iter().flat_map(|many| &many.0).map(|method| method.value.clone()).collect(),
         headers: headers.into_iter().collect::<Option<_>>()?,
     })
+}
+
+/// A listener that the server has. One whose port the system picks has no address to be named by.
+fn listener(address: &Located<SocketAddr>, listen: &[SocketAddr], report: &mut Report) -> Option<SocketAddr> {
+    if address.value.port() == 0 {
+        report
+            .error(address.place, "a listener with port 0 is at another address after every start")
+            .help("give the listener a port of its own, in `server.listen` and here");
+        return None;
+    }
+    if !listen.contains(&address.value) {
+        let known: Vec<_> = listen.iter().map(SocketAddr::to_string).collect();
+        report
+            .error(
+                address.place,
+                format!("no listener is at `{}`: `server.listen` has none", address.shown()),
+            )
+            .suggest(address.shown(), known.iter().map(String::as_str));
+        return None;
+    }
+    Some(address.value)
 }
 
 fn everything() -> PathMatch {

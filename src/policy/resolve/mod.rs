@@ -14,6 +14,7 @@ mod tenants;
 mod unused;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -55,6 +56,7 @@ impl<T> Names<T> {
 
 /// Everything that routes refer to.
 pub(crate) struct Scope {
+    listen: Vec<SocketAddr>,
     databases: Names<Database>,
     plugins: Names<Plugin>,
     upstreams: Names<Upstream>,
@@ -71,6 +73,7 @@ pub(crate) fn resolve(
 ) -> Option<Policy> {
     let server = settings::server(whole.server.as_ref(), report);
     let scope = Scope {
+        listen: server.listen.clone(),
         databases: settings::databases(&whole.databases, report),
         plugins: plugins::plugins(&whole.plugins, sources, report),
         upstreams: settings::upstreams(&whole.upstreams, report),

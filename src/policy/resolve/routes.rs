@@ -25,7 +25,7 @@ pub(super) fn resolve(written: &[document::Route], scope: &Scope, report: &mut R
             }
         }
         let is_endpoint = (route.query.is_some() || route.sql.is_some()) && route.forward.is_none();
-        let pattern = matching::route_match(route.r#match.as_ref(), is_endpoint, report);
+        let pattern = matching::route_match(route.r#match.as_ref(), is_endpoint, &scope.listen, report);
         let tenant =
             route.tenant.get().and_then(|rule| tenant_rule(rule, route.sql.is_some(), scope, report));
         check_tenants_exist(route, scope, report);

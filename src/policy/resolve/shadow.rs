@@ -1,5 +1,7 @@
 //! Routes that no request can reach, because an earlier one takes everything they would.
 
+use std::net::SocketAddr;
+
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::{HostMatch, PathMatch, PathSegment, RouteMatch};
@@ -33,12 +35,17 @@ pub(super) fn check(routes: &[(&document::Route, RouteMatch)], report: &mut Repo
 
 /// Whether every request that `narrow` takes is taken by `wide`.
 fn covers(wide: &RouteMatch, narrow: &RouteMatch) -> bool {
-    covers_hosts(&wide.hosts, &narrow.hosts)
+    covers_listeners(&wide.listeners, &narrow.listeners)
+        && covers_hosts(&wide.hosts, &narrow.hosts)
         && covers_path(&wide.path, &narrow.path)
         && covers_methods(&wide.methods, &narrow.methods)
         && wide.headers.iter().all(|(name, value)| {
             narrow.headers.iter().any(|(other, given)| other == name && (value.is_none() || value == given))
         })
+}
+
+fn covers_listeners(wide: &[SocketAddr], narrow: &[SocketAddr]) -> bool {
+    wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|address| wide.contains(address)))
 }
 
 fn covers_hosts(wide: &[HostMatch], narrow: &[HostMatch]) -> bool {
@@ -100,6 +107,15 @@ mod tests {
         assert!(!covers_path(&path(&["a"], false), &path(&["a"], true)));
         assert!(!covers_path(&path(&["a"], true), &path(&["ab"], false)));
         assert!(!covers_path(&path(&["a"], true), &path(&[":x"], false)));
+    }
+
+    #[test]
+    fn listeners_keep_routes_apart() {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert!(covers_listeners(&[], &[at(1)]));
+        assert!(covers_listeners(&[at(1), at(2)], &[at(1)]));
+        assert!(!covers_listeners(&[at(1)], &[]));
+        assert!(!covers_listeners(&[at(1)], &[at(2)]));
     }
 
     #[test]

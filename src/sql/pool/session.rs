@@ -5,15 +5,11 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, Mac as _};
-use sha2::Sha256;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Error, PgConnection};
 
 use crate::error::Refusal;
-use crate::policy::{self, Login};
+use crate::policy;
 use crate::sql::{OpenError, failure, text};
 use crate::tenant::RoleName;
 
@@ -81,16 +77,7 @@ impl Server {
     /// What a tenant's role logs in with. The URL's own password is not for it: where the policy
     /// gives none, a server that asks for one gets an empty one and refuses.
     pub(in crate::sql) fn password(&self, role: &RoleName) -> String {
-        match &self.settings.login {
-            Login::WithoutPassword => String::new(),
-            Login::Password(password) => password.reveal().to_owned(),
-            Login::Derived(secret) => {
-                let mut code = Hmac::<Sha256>::new_from_slice(secret.reveal().as_bytes())
-                    .expect("HMAC takes a key of any length");
-                code.update(role.as_str().as_bytes());
-                URL_SAFE_NO_PAD.encode(code.finalize().into_bytes())
-            }
-        }
+        self.settings.login.password(role).unwrap_or_default()
     }
 
     async fn connect(&self, login: Option<&RoleName>) -> Result<PgConnection, Error> {
@@ -119,7 +106,7 @@ impl Session for PgConnection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Secret;
+    use crate::policy::{Login, Secret};
 
     fn password(login: Login, role: &str) -> String {
         let url = Secret::new("postgres://gateway:its-own@localhost/main".into());

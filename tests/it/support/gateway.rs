@@ -53,14 +53,15 @@ impl Harness {
 
     /// Starts the sidecar, if its policy lets it.
     pub async fn try_start(self) -> Result<TestGateway, StartError> {
+        self.try_start_at(vec![([127, 0, 0, 1], 0).into()]).await
+    }
+
+    /// Starts the sidecar, if its policy lets it and these addresses are free; none means those of
+    /// the policy.
+    pub async fn try_start_at(self, listen: Vec<SocketAddr>) -> Result<TestGateway, StartError> {
         let lines = Lines::default();
         let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let settings = Settings {
-            policy: self.policy.clone(),
-            listen: vec![loopback],
-            admin: Some(loopback),
-            cache: None,
-        };
+        let settings = Settings { policy: self.policy.clone(), listen, admin: Some(loopback), cache: None };
         let sidecar = Sidecar::start(settings, AccessLog::new(LogFormat::Json, lines.clone())).await?;
         let client = Client::builder(TokioExecutor::new()).build_http();
         Ok(TestGateway { sidecar, client, lines, files: self })
@@ -78,6 +79,12 @@ pub struct TestGateway {
 impl TestGateway {
     pub fn address(&self) -> SocketAddr {
         self.sidecar.addresses[0]
+    }
+
+    /// The same sidecar at another of its listeners.
+    pub fn get_at(&self, listener: usize, path: &str) -> Call<'_> {
+        let url = format!("http://{}{path}", self.sidecar.addresses[listener]);
+        Call { url, ..self.get(path) }
     }
 
     pub fn get(&self, path: &str) -> Call<'_> {

@@ -49,6 +49,8 @@ pub struct Measured {
     pub memory_configured: usize,
     /// Why its configured memory cannot be copied into fresh instances; none where it can.
     pub not_copied: Option<String>,
+    /// Whether it runs as one core module, which is how calls cost least.
+    pub one_module: bool,
     /// A call in an instance of its own.
     pub fresh: Cost,
     /// A call in an instance that has served before.
@@ -94,6 +96,7 @@ pub(super) async fn measure(
         memory_at_start: memory.at_start,
         memory_configured: memory.configured,
         not_copied: plugin.not_copied().map(Into::into),
+        one_module: plugin.is_flat(),
         fresh: cost(&plugin).await,
         reused: cost(&plugin.kept(Instances::Reused)).await,
     })
@@ -129,7 +132,7 @@ fn sample() -> RequestHead {
         uri: Uri::from_static("/orders?page=2"),
         headers,
         peer: ([192, 0, 2, 1], 40_000).into(),
-        claims: None,
+        ..RequestHead::default()
     }
 }
 

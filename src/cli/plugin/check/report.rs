@@ -107,6 +107,10 @@ fn describe_cost(measured: &Measured, text: &mut Table) {
         None => text.row("copy", "fresh instances start from its configured memory"),
         Some(why) => text.row("copy", format!("fresh instances are configured again: {why}")),
     }
+    text.row(
+        "runs",
+        if measured.one_module { "as one core module" } else { "as a component: calls cost more" },
+    );
     text.row("fresh", cost(&measured.fresh));
     text.row("reused", cost(&measured.reused));
 }

@@ -2,6 +2,7 @@
 //! pages, rows as lines, and clients that go away.
 
 mod errors;
+mod logins;
 mod pages;
 mod protocol;
 mod streams;

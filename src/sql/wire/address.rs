@@ -64,7 +64,9 @@ impl Address {
         let shown = options.clone().username("innkeeper").host("localhost").to_url_lossy();
         let parameter =
             |wanted: &str| shown.query_pairs().find(|(name, _)| name == wanted).map(|(_, value)| value);
-        let file = |wanted: &str| parameter(wanted).map(|path| PathBuf::from(&*path));
+        let file = |wanted: &str| {
+            parameter(wanted).map(|path| PathBuf::from(path.strip_prefix("file: ").unwrap_or(&path)))
+        };
         let password = shown.password().map(|password| {
             Secret::new(percent_encoding::percent_decode_str(password).decode_utf8_lossy().into_owned())
         });

@@ -33,6 +33,9 @@ const LARGEST_MESSAGE: usize = 64 << 20;
 /// What is read from the socket at once.
 const READ_AT_ONCE: usize = 16 << 10;
 
+/// What a connection keeps of a buffer between exchanges.
+const KEPT_BUFFER: usize = 64 << 10;
+
 /// A connection. Dropped while the server still works for it, it has the server cancel that work:
 /// a closed socket alone is noticed when the server writes next, which may be never.
 pub(super) struct WireConnection {
@@ -117,8 +120,9 @@ impl WireConnection {
     async fn flush(&mut self) -> Result<(), WireError> {
         self.status = None;
         self.stream.write_all(&self.unsent).await?;
-        self.unsent.clear();
         self.stream.flush().await?;
+        self.unsent.clear();
+        keep_small(&mut self.unsent);
         Ok(())
     }
 
@@ -138,6 +142,7 @@ impl WireConnection {
                 ) => {}
                 Some(Message::ReadyForQuery(body)) => {
                     self.status = Some(Status::of(body.status())?);
+                    keep_small(&mut self.received);
                     return Ok(Message::ReadyForQuery(body));
                 }
                 Some(message) => return Ok(message),
@@ -160,6 +165,13 @@ impl Status {
             b'E' => Ok(Self::Failed),
             _ => Err(WireError::Protocol("the server named a transaction status that does not exist")),
         }
+    }
+}
+
+/// Gives back what a large message took: a connection that idles is to cost little.
+fn keep_small(buffer: &mut BytesMut) {
+    if buffer.is_empty() && buffer.capacity() > KEPT_BUFFER {
+        *buffer = BytesMut::new();
     }
 }
 

@@ -88,7 +88,7 @@ pub struct Sql {
     /// What it may run, and where.
     pub endpoint: Arc<SqlEndpoint>,
     /// What reads statements before they run.
-    pub guard: sql::Guard,
+    pub guard: Arc<sql::Guard>,
 }
 
 /// A request whose route is known.

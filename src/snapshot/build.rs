@@ -166,7 +166,7 @@ fn bind(route: &Arc<policy::Route>, plugins: &[Arc<ActivePlugin>], upstreams: &B
         }
         policy::Target::Query(query) => Target::Query(Arc::clone(query)),
         policy::Target::Sql(endpoint) => {
-            Target::Sql(Sql { endpoint: Arc::clone(endpoint), guard: sql::Guard::new(endpoint) })
+            Target::Sql(Sql { endpoint: Arc::clone(endpoint), guard: Arc::new(sql::Guard::new(endpoint)) })
         }
     };
     Route { policy: Arc::clone(route), tenant, target }

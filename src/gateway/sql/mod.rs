@@ -7,6 +7,8 @@ mod request;
 mod stream;
 mod value;
 
+use std::sync::Arc;
+
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
 
@@ -15,10 +17,14 @@ use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::{Code, Refusal};
 use crate::snapshot::{Caller, Snapshot, Sql};
-use crate::sql::{Batch, ClientStatement, Scope};
+use crate::sql::{Batch, ClientStatement, Guard, Scope};
 
 pub(super) use client::Client;
-use request::{Request, Spoken};
+use request::{Request, Spoken, Written};
+
+/// Statements of this length in all, bytes, are read in about a millisecond. Longer ones would keep a
+/// worker from other requests, and are read elsewhere.
+const LONG: usize = 16 << 10;
 
 /// Runs the request's statements on behalf of the caller.
 pub(super) async fn run(
@@ -45,15 +51,9 @@ pub(super) async fn run(
     let spoken = Spoken::read(head)?;
     let bytes = body.read_whole(endpoint.max_request).await.map_err(|error| error.refusal())?;
     let request = Request::read(&bytes, endpoint)?;
-    let mut statements = Vec::with_capacity(request.statements.len());
-    let mut modes = Vec::with_capacity(request.statements.len());
-    for written in request.statements {
-        let vetted = target.guard.vet(&written.query, &scope)?;
-        statements.push(ClientStatement { vetted, parameters: written.params });
-        modes.push(spoken.mode(written.array_mode));
-    }
+    let modes: Vec<_> = request.statements.iter().map(|written| spoken.mode(written.array_mode)).collect();
     let batch = Batch {
-        statements,
+        statements: vet(&target.guard, &scope, request.statements).await?,
         characteristics: spoken.characteristics(endpoint, request.is_batch)?,
         timeout: endpoint.timeout,
         max_answer: endpoint.max_response,
@@ -72,6 +72,31 @@ pub(super) async fn run(
     let text =
         if request.is_batch { answer::batch(&results, &modes) } else { answer::single(&results, &modes) };
     Ok(respond(text))
+}
+
+/// Has the guard read the statements.
+async fn vet(
+    guard: &Arc<Guard>,
+    scope: &Scope,
+    statements: Vec<Written>,
+) -> Result<Vec<ClientStatement>, Refusal> {
+    let length: usize = statements.iter().map(|written| written.query.len()).sum();
+    let (guard, scope) = (Arc::clone(guard), scope.clone());
+    let vet = move || {
+        let vetted = statements.into_iter().map(|written| {
+            let vetted = guard.vet(&written.query, &scope)?;
+            Ok(ClientStatement { vetted, parameters: written.params })
+        });
+        vetted.collect()
+    };
+    if length <= LONG {
+        return vet();
+    }
+    let vetted = tokio::task::spawn_blocking(vet).await;
+    vetted.map_err(|panic| {
+        Refusal::new(Code::InternalError, "the statement could not be read")
+            .because(format!("reading a client's statement: {panic}"))
+    })?
 }
 
 fn respond(text: Vec<u8>) -> Response<Body> {

@@ -18,7 +18,7 @@ mod scene;
 mod stream;
 
 use load::{Ask, Served};
-use process::{Costs, Proxy, in_turns, median, report, runtime, setting};
+use process::{Costs, Proxy, in_turns, median, runtime, setting};
 use scene::Scene;
 
 /// What our request may cost, as a multiple of the same transaction by hand.
@@ -47,6 +47,10 @@ async fn measure() {
         ratio(&ours, &hand, BUDGET);
     }
     let one = Ask { tenants: 1, ..Ask::of("/orders") };
+    let [our_one, hands_one] = compare([(&ours, one), (&hand, one)]).await;
+    report("one tenant, innkeeper", &our_one);
+    report("one tenant, by hand", &hands_one);
+    ratio(&our_one, &hands_one, BUDGET);
     let [thousand, one] = compare([(&ours, Ask::of("/orders")), (&ours, one)]).await;
     report("1,000 tenants in turn", &thousand);
     report("one tenant", &one);
@@ -65,6 +69,13 @@ async fn compare<const N: usize>(sides: [(&Proxy, Ask); N]) -> [Costs<Served>; N
     })
     .await;
     costs.try_into().unwrap_or_else(|_| unreachable!("each side has its costs"))
+}
+
+fn report(name: &str, costs: &Costs<Served>) {
+    process::report(name, costs);
+    let mut rates: Vec<f64> = costs.outcomes.iter().map(Served::rate).collect();
+    rates.sort_by(f64::total_cmp);
+    println!("{:<24} {:>6.0} requests a second", "", median(&rates));
 }
 
 fn ratio<T>(ours: &Costs<T>, others: &Costs<T>, budget: f64) {

@@ -7,6 +7,7 @@ mod login;
 mod migration;
 mod names;
 mod outage;
+mod plans;
 mod results;
 mod stream;
 

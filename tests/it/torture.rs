@@ -2,7 +2,7 @@
 //! row may reach another tenant, and the checker that says so is shown to see one that does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use innkeeper::cli::demo::cluster::{PrivatePostgres, SUPERUSER};
@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::support::postgres::{OURS, TestDatabase, alone, database, run};
 use crate::support::tenant_fixture::{ROWS, TenantFixture, query};
+use crate::support::toll::Toll;
 
 const TENANTS: usize = 60;
 /// At level `login` most requests of another tenant open a connection, which the server takes its time for.
@@ -45,10 +46,7 @@ struct Torture {
     settings: Arc<policy::Database>,
     metrics: Arc<Metrics>,
     database: Database,
-    foreign: AtomicUsize,
-    answers: AtomicUsize,
-    refusals: AtomicUsize,
-    cancelled: AtomicUsize,
+    toll: Toll,
 }
 
 impl Torture {
@@ -87,18 +85,17 @@ impl Torture {
             let patience = if dice.roll(5) == 0 { dice.roll(4_000) } else { 60_000_000 };
             match tokio::time::timeout(Duration::from_micros(patience), self.run(tenant, query)).await {
                 Ok(Ok(Answer::Json(json))) => {
-                    self.foreign.fetch_add(self.fixture.foreign_rows(tenant, &json), Ordering::Relaxed);
-                    self.answers.fetch_add(1, Ordering::Relaxed);
+                    self.toll.answered(self.fixture.foreign_rows(tenant, &json));
                 }
                 Ok(Ok(Answer::Empty)) => panic!("an answer without rows"),
                 Ok(Err(refusal)) => {
                     let expected = [Code::QueryFailed, Code::QueryTimeout, Code::DatabaseUnavailable]
                         .contains(&refusal.code());
                     assert!(expected, "{refusal}");
-                    self.refusals.fetch_add(1, Ordering::Relaxed);
+                    self.toll.refused();
                 }
                 Err(_) => {
-                    self.cancelled.fetch_add(1, Ordering::Relaxed);
+                    self.toll.cancelled();
                 }
             }
         }
@@ -130,10 +127,7 @@ async fn torture(isolation: Isolation, tenants: usize) {
         fixture,
         settings,
         metrics,
-        foreign: AtomicUsize::new(0),
-        answers: AtomicUsize::new(0),
-        refusals: AtomicUsize::new(0),
-        cancelled: AtomicUsize::new(0),
+        toll: Toll::default(),
     });
     let enough = Arc::new(AtomicBool::new(false));
     let killer = tokio::spawn(kill_backends(Arc::clone(&postgres), Arc::clone(&enough)));
@@ -143,17 +137,8 @@ async fn torture(isolation: Isolation, tenants: usize) {
     }
     enough.store(true, Ordering::Relaxed);
 
-    let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-    let (answers, refusals) = (count(&torture.answers), count(&torture.refusals));
-    let (cancelled, killed) = (count(&torture.cancelled), killer.await.unwrap());
-    #[expect(clippy::print_stdout, reason = "how hard the torture was, beside its verdict")]
-    {
-        println!(
-            "{isolation:?}: {answers} answers, {refusals} refusals, {cancelled} cancelled, {killed} killed"
-        );
-    }
-    assert_eq!(count(&torture.foreign), 0, "rows reached another tenant");
-    assert!(answers > CLIENTS && refusals > 0 && cancelled > 0 && killed > 0, "it was no torture");
+    let killed = killer.await.unwrap();
+    torture.toll.judge(isolation, CLIENTS, killed);
     let breaches = DatabaseLabel { database: "main".into() };
     assert_eq!(torture.metrics.isolation_breaches.get_or_create(&breaches).get(), 0);
 

@@ -2,7 +2,7 @@
 //! go away, slow and failing statements, killed backends, and the policy swapped all the while.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use innkeeper::cli::demo::cluster::PrivatePostgres;
@@ -13,6 +13,7 @@ use crate::support::backend::Backend;
 use crate::support::gateway::{Harness, TestGateway, until};
 use crate::support::postgres::{TestDatabase, alone};
 use crate::support::tenant_fixture::TenantFixture;
+use crate::support::toll::Toll;
 use crate::torture::{Dice, TENANTS_THAT_LOG_IN, kill_backends};
 
 const TENANTS: usize = 50;
@@ -65,10 +66,7 @@ routes:
 struct Torture {
     fixture: TenantFixture,
     gateway: TestGateway,
-    foreign: AtomicUsize,
-    answers: AtomicUsize,
-    refusals: AtomicUsize,
-    cancelled: AtomicUsize,
+    toll: Toll,
 }
 
 impl Torture {
@@ -91,24 +89,22 @@ impl Torture {
             let sending = call.tenant(&id).send();
             // A client that goes away closes its connection: the gateway drops what it was doing.
             let Ok(reply) = tokio::time::timeout(Duration::from_micros(patience), sending).await else {
-                self.cancelled.fetch_add(1, Ordering::Relaxed);
+                self.toll.cancelled();
                 continue;
             };
             match (reply.status(), kind) {
                 (200, 6..9) => {
                     let told = &reply.json()["headers"]["x-tenant-id"];
                     let foreign = usize::from(*told != serde_json::json!([id]));
-                    self.foreign.fetch_add(foreign, Ordering::Relaxed);
-                    self.answers.fetch_add(1, Ordering::Relaxed);
+                    self.toll.answered(foreign);
                 }
                 (200, _) => {
                     let foreign = self.fixture.foreign_rows(tenant, &reply.text());
-                    self.foreign.fetch_add(foreign, Ordering::Relaxed);
-                    self.answers.fetch_add(1, Ordering::Relaxed);
+                    self.toll.answered(foreign);
                 }
                 // Its directory lost its connections too. Who is told 503 comes again a little later.
                 _ if reply.code() == "directory-unavailable" => {
-                    self.refusals.fetch_add(1, Ordering::Relaxed);
+                    self.toll.refused();
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     left += 1;
                 }
@@ -117,7 +113,7 @@ impl Torture {
                     let expected =
                         ["query-failed", "query-timeout", "database-unavailable"].contains(&code.as_str());
                     assert!(expected, "{}", reply.text());
-                    self.refusals.fetch_add(1, Ordering::Relaxed);
+                    self.toll.refused();
                 }
             }
         }
@@ -137,14 +133,7 @@ async fn torture(isolation: &str, tenants: usize) {
     fixture.list_in_table(&postgres).await;
     let backend = Backend::start().await;
     let gateway = Harness::new().policy(&policy(&postgres, &backend, isolation, 0)).start().await;
-    let torture = Arc::new(Torture {
-        fixture,
-        gateway,
-        foreign: AtomicUsize::new(0),
-        answers: AtomicUsize::new(0),
-        refusals: AtomicUsize::new(0),
-        cancelled: AtomicUsize::new(0),
-    });
+    let torture = Arc::new(Torture { fixture, gateway, toll: Toll::default() });
     let enough = Arc::new(AtomicBool::new(false));
     let killer = tokio::spawn(kill_backends(Arc::clone(&postgres), Arc::clone(&enough)));
     let mut clients: JoinSet<()> = (0..CLIENTS).map(|seed| Arc::clone(&torture).client(seed)).collect();
@@ -158,18 +147,8 @@ async fn torture(isolation: &str, tenants: usize) {
     }
     enough.store(true, Ordering::Relaxed);
 
-    let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-    let (answers, refusals, cancelled) =
-        (count(&torture.answers), count(&torture.refusals), count(&torture.cancelled));
     let killed = killer.await.unwrap();
-    #[expect(clippy::print_stdout, reason = "how hard the torture was, beside its verdict")]
-    {
-        println!(
-            "{isolation}: {answers} answers, {refusals} refusals, {cancelled} cancelled, {killed} killed"
-        );
-    }
-    assert_eq!(count(&torture.foreign), 0, "rows reached another tenant");
-    assert!(answers > CLIENTS && refusals > 0 && cancelled > 0 && killed > 0, "it was no torture");
+    torture.toll.judge(isolation, CLIENTS, killed);
     let breaches = DatabaseLabel { database: "main".into() };
     assert_eq!(torture.gateway.sidecar.metrics.isolation_breaches.get_or_create(&breaches).get(), 0);
 

@@ -2,7 +2,7 @@
 //! ones among them, all tenants at once, some of them going away, connections killed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use innkeeper::cli::demo::cluster::PrivatePostgres;
@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::support::gateway::{Harness, Reply, TestGateway};
 use crate::support::postgres::alone;
 use crate::support::tenant_fixture::TenantFixture;
+use crate::support::toll::Toll;
 use crate::torture::{Dice, TENANTS_THAT_LOG_IN, kill_backends};
 
 const CLIENTS: usize = 120;
@@ -23,10 +24,7 @@ struct Torture {
     fixture: TenantFixture,
     gateway: TestGateway,
     hostile: Vec<&'static str>,
-    foreign: AtomicUsize,
-    answers: AtomicUsize,
-    refusals: AtomicUsize,
-    cancelled: AtomicUsize,
+    toll: Toll,
 }
 
 /// What a client asks for.
@@ -49,7 +47,7 @@ impl Torture {
             match tokio::time::timeout(Duration::from_micros(patience), sending).await {
                 Ok(reply) => self.judge(tenant, &asked, reply),
                 Err(_) => {
-                    self.cancelled.fetch_add(1, Ordering::Relaxed);
+                    self.toll.cancelled();
                 }
             }
         }
@@ -100,7 +98,7 @@ impl Torture {
         // A stream that broke off: its connection was killed among the rows.
         let Ok(reply) = reply else {
             assert!(matches!(asked, Asked::Lines(_)), "{reply:?}");
-            self.refusals.fetch_add(1, Ordering::Relaxed);
+            self.toll.refused();
             return;
         };
         if reply.status() != 200 {
@@ -110,7 +108,7 @@ impl Torture {
                 _ => ["query-failed", "query-timeout", "database-unavailable"],
             };
             assert!(expected.contains(&code.as_str()), "{}", reply.text());
-            self.refusals.fetch_add(1, Ordering::Relaxed);
+            self.toll.refused();
             return;
         }
         if let Asked::Attack(query) = asked {
@@ -122,8 +120,7 @@ impl Torture {
         let marks: Vec<&str> = text.match_indices("\"t_").map(|(at, _)| &text[at + 1..at + 6]).collect();
         assert!(!marks.is_empty(), "an answer without rows proves nothing: {text}");
         let foreign = marks.iter().filter(|mark| **mark != own).count();
-        self.foreign.fetch_add(foreign, Ordering::Relaxed);
-        self.answers.fetch_add(1, Ordering::Relaxed);
+        self.toll.answered(foreign);
     }
 }
 
@@ -158,15 +155,7 @@ routes:
         .split("=== ")
         .skip(1)
         .map(|entry| entry.split_once('\n').expect("a head line").1.trim_end_matches('\n'));
-    let torture = Arc::new(Torture {
-        fixture,
-        gateway,
-        hostile: hostile.collect(),
-        foreign: AtomicUsize::new(0),
-        answers: AtomicUsize::new(0),
-        refusals: AtomicUsize::new(0),
-        cancelled: AtomicUsize::new(0),
-    });
+    let torture = Arc::new(Torture { fixture, gateway, hostile: hostile.collect(), toll: Toll::default() });
     // The directory is asked for each tenant once, while nothing is killed.
     for tenant in &torture.fixture.tenants {
         let call = torture.gateway.post("/sql").tenant(tenant.id.as_str());
@@ -181,18 +170,8 @@ routes:
     }
     enough.store(true, Ordering::Relaxed);
 
-    let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
-    let (answers, refusals, cancelled) =
-        (count(&torture.answers), count(&torture.refusals), count(&torture.cancelled));
     let killed = killer.await.unwrap();
-    #[expect(clippy::print_stdout, reason = "how hard the torture was, beside its verdict")]
-    {
-        println!(
-            "{isolation}: {answers} answers, {refusals} refusals, {cancelled} cancelled, {killed} killed"
-        );
-    }
-    assert_eq!(count(&torture.foreign), 0, "rows reached another tenant");
-    assert!(answers > CLIENTS && refusals > 0 && cancelled > 0 && killed > 0, "it was no torture");
+    torture.toll.judge(isolation, CLIENTS, killed);
     let breaches = DatabaseLabel { database: "main".into() };
     assert_eq!(torture.gateway.sidecar.metrics.isolation_breaches.get_or_create(&breaches).get(), 0);
 
@@ -202,7 +181,7 @@ routes:
         let asked = Asked::Single("select distinct tenant from marks".into());
         torture.judge(tenant, &asked, torture.send(tenant, &asked).await);
     }
-    assert_eq!(count(&torture.foreign), 0, "rows reached another tenant");
+    assert_eq!(torture.toll.foreign(), 0, "rows reached another tenant");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

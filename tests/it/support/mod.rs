@@ -7,3 +7,4 @@ pub mod postgres;
 pub mod raw_client;
 pub mod raw_upstream;
 pub mod tenant_fixture;
+pub mod toll;

@@ -51,8 +51,7 @@ impl Database {
     /// `tenant-limited`, and `isolation-breach`, after which nothing of a result is known.
     pub async fn execute(&self, scope: &Scope, batch: &Batch) -> Result<Vec<ResultSet>, Refusal> {
         let statements = u32::try_from(batch.statements.len()).unwrap_or(u32::MAX);
-        let running = self.timeout(batch).saturating_mul(statements);
-        let limit = running.saturating_add(ANSWER_GRACE).saturating_add(self.settings.pool.acquire_timeout);
+        let limit = self.limit(self.timeout(batch).saturating_mul(statements));
         match tokio::time::timeout(limit, self.run_batch(scope, batch)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(failure::silent()),
@@ -69,7 +68,7 @@ impl Database {
                 .because("only one statement can be streamed"));
         };
         let patience = self.timeout(batch).saturating_add(ANSWER_GRACE);
-        let limit = patience.saturating_add(self.settings.pool.acquire_timeout);
+        let limit = self.limit(self.timeout(batch));
         let begun = tokio::time::timeout(limit, self.begin_batch(&scope, batch, statement, true)).await;
         let (lease, columns) = begun.map_err(|_| failure::silent())??;
         let running = Running { lease, commits: !batch.characteristics.read_only };

@@ -185,8 +185,12 @@ impl Database {
 
     /// How long a request is waited for in all, before the server is taken for unreachable.
     fn patience(&self, query: &Query) -> Duration {
-        let timeout = query.timeout.unwrap_or(self.settings.statement_timeout);
-        timeout.saturating_add(ANSWER_GRACE).saturating_add(self.settings.pool.acquire_timeout)
+        self.limit(query.timeout.unwrap_or(self.settings.statement_timeout))
+    }
+
+    /// The same for statements that may run for so long.
+    fn limit(&self, running: Duration) -> Duration {
+        running.saturating_add(ANSWER_GRACE).saturating_add(self.settings.pool.acquire_timeout)
     }
 
     fn expect_fit(&self, scope: &Scope, query: &Query, values: &[Value]) -> Result<(), Refusal> {

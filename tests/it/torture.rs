@@ -103,7 +103,7 @@ impl Torture {
 }
 
 /// Kills a random one of the gateway's backends, over and over, until told to stop.
-pub async fn kill_backends(postgres: Arc<TestDatabase>, enough: Arc<AtomicBool>) -> usize {
+async fn kill_backends(postgres: Arc<TestDatabase>, enough: Arc<AtomicBool>) -> usize {
     let mut admin = postgres.connect().await;
     let kill = format!(
         "SELECT pg_terminate_backend(pid)::int FROM pg_stat_activity WHERE {OURS} ORDER BY random() LIMIT 1"
@@ -114,6 +114,23 @@ pub async fn kill_backends(postgres: Arc<TestDatabase>, enough: Arc<AtomicBool>)
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     killed
+}
+
+/// Lets clients run to their end while backends are killed and `meanwhile` happens; how many were
+/// killed.
+pub async fn under_fire(
+    postgres: &Arc<TestDatabase>,
+    mut clients: JoinSet<()>,
+    meanwhile: impl Future<Output = ()>,
+) -> usize {
+    let enough = Arc::new(AtomicBool::new(false));
+    let killer = tokio::spawn(kill_backends(Arc::clone(postgres), Arc::clone(&enough)));
+    meanwhile.await;
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    enough.store(true, Ordering::Relaxed);
+    killer.await.unwrap()
 }
 
 async fn torture(isolation: Isolation, tenants: usize) {
@@ -129,15 +146,8 @@ async fn torture(isolation: Isolation, tenants: usize) {
         metrics,
         toll: Toll::default(),
     });
-    let enough = Arc::new(AtomicBool::new(false));
-    let killer = tokio::spawn(kill_backends(Arc::clone(&postgres), Arc::clone(&enough)));
-    let mut clients: JoinSet<()> = (0..CLIENTS).map(|seed| Arc::clone(&torture).client(seed)).collect();
-    while let Some(client) = clients.join_next().await {
-        client.unwrap();
-    }
-    enough.store(true, Ordering::Relaxed);
-
-    let killed = killer.await.unwrap();
+    let clients = (0..CLIENTS).map(|seed| Arc::clone(&torture).client(seed)).collect();
+    let killed = under_fire(&postgres, clients, async {}).await;
     torture.toll.judge(isolation, CLIENTS, killed);
     let breaches = DatabaseLabel { database: "main".into() };
     assert_eq!(torture.metrics.isolation_breaches.get_or_create(&breaches).get(), 0);

@@ -2,19 +2,17 @@
 //! go away, slow and failing statements, killed backends, and the policy swapped all the while.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use innkeeper::cli::demo::cluster::PrivatePostgres;
 use innkeeper::telemetry::DatabaseLabel;
-use tokio::task::JoinSet;
 
 use crate::support::backend::Backend;
 use crate::support::gateway::{Harness, TestGateway, until};
 use crate::support::postgres::{TestDatabase, alone};
 use crate::support::tenant_fixture::TenantFixture;
 use crate::support::toll::Toll;
-use crate::torture::{Dice, TENANTS_THAT_LOG_IN, kill_backends};
+use crate::torture::{Dice, TENANTS_THAT_LOG_IN, under_fire};
 
 const TENANTS: usize = 50;
 const CLIENTS: usize = 200;
@@ -134,20 +132,15 @@ async fn torture(isolation: &str, tenants: usize) {
     let backend = Backend::start().await;
     let gateway = Harness::new().policy(&policy(&postgres, &backend, isolation, 0)).start().await;
     let torture = Arc::new(Torture { fixture, gateway, toll: Toll::default() });
-    let enough = Arc::new(AtomicBool::new(false));
-    let killer = tokio::spawn(kill_backends(Arc::clone(&postgres), Arc::clone(&enough)));
-    let mut clients: JoinSet<()> = (0..CLIENTS).map(|seed| Arc::clone(&torture).client(seed)).collect();
-    for turn in 1..=RELOADS {
-        torture.gateway.write_policy(&policy(&postgres, &backend, isolation, turn));
-        torture.gateway.sidecar.reloader.reload().await.unwrap();
-        tokio::task::yield_now().await;
-    }
-    while let Some(client) = clients.join_next().await {
-        client.unwrap();
-    }
-    enough.store(true, Ordering::Relaxed);
-
-    let killed = killer.await.unwrap();
+    let clients = (0..CLIENTS).map(|seed| Arc::clone(&torture).client(seed)).collect();
+    let reloads = async {
+        for turn in 1..=RELOADS {
+            torture.gateway.write_policy(&policy(&postgres, &backend, isolation, turn));
+            torture.gateway.sidecar.reloader.reload().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let killed = under_fire(&postgres, clients, reloads).await;
     torture.toll.judge(isolation, CLIENTS, killed);
     let breaches = DatabaseLabel { database: "main".into() };
     assert_eq!(torture.gateway.sidecar.metrics.isolation_breaches.get_or_create(&breaches).get(), 0);

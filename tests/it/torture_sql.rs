@@ -2,19 +2,17 @@
 //! ones among them, all tenants at once, some of them going away, connections killed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use innkeeper::cli::demo::cluster::PrivatePostgres;
 use innkeeper::telemetry::DatabaseLabel;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
 use crate::support::gateway::{Harness, Reply, TestGateway};
 use crate::support::postgres::alone;
 use crate::support::tenant_fixture::TenantFixture;
 use crate::support::toll::Toll;
-use crate::torture::{Dice, TENANTS_THAT_LOG_IN, kill_backends};
+use crate::torture::{Dice, TENANTS_THAT_LOG_IN, under_fire};
 
 const CLIENTS: usize = 120;
 const REQUESTS_EACH: usize = 12;
@@ -162,15 +160,8 @@ routes:
         let reply = call.body(json!({ "query": "select 1" }).to_string()).send().await;
         assert_eq!(reply.status(), 200, "{}", reply.text());
     }
-    let enough = Arc::new(AtomicBool::new(false));
-    let killer = tokio::spawn(kill_backends(Arc::clone(&postgres), Arc::clone(&enough)));
-    let mut clients: JoinSet<()> = (0..CLIENTS).map(|seed| Arc::clone(&torture).client(seed)).collect();
-    while let Some(client) = clients.join_next().await {
-        client.unwrap();
-    }
-    enough.store(true, Ordering::Relaxed);
-
-    let killed = killer.await.unwrap();
+    let clients = (0..CLIENTS).map(|seed| Arc::clone(&torture).client(seed)).collect();
+    let killed = under_fire(&postgres, clients, async {}).await;
     torture.toll.judge(isolation, CLIENTS, killed);
     let breaches = DatabaseLabel { database: "main".into() };
     assert_eq!(torture.gateway.sidecar.metrics.isolation_breaches.get_or_create(&breaches).get(), 0);

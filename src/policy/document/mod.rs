@@ -6,6 +6,7 @@ mod query;
 mod route;
 mod sources;
 mod sql;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,9 +20,10 @@ pub(crate) use query::{Param, Query};
 pub(crate) use route::{Forward, Match, PathPattern, Presence, Resolver, Route, TenantRule};
 pub(crate) use sources::{
     Breaker, Database, Login, Plugin, PluginLimits, Reuse, Shadow, Table, TenantEntry, TenantFile,
-    TenantShare, Tenants, Upstream,
+    TenantShare, Tenants,
 };
 pub(crate) use sql::Sql;
+pub(crate) use upstream::{ClientIdentity, Ejection, Health, NamedFile, Retries, Upstream};
 
 record! {
     /// An Innkeeper policy.
@@ -101,9 +103,10 @@ mod tests {
     use super::query::Param;
     use super::route::{Extent, Resolver, Several};
     use super::sources::{Plugin, PluginLimits, Pool, Table, TenantEntry, TenantFile};
+    use super::upstream::{Hedge, UpstreamTls};
     use super::{
-        Database, Expect, Limits, Match, Policy, Query, Request, Route, Server, Tenants, Test, Timeouts,
-        Upstream,
+        ClientIdentity, Database, Ejection, Expect, Health, Limits, Match, Policy, Query, Request, Retries,
+        Route, Server, Tenants, Test, Timeouts, Upstream,
     };
 
     macro_rules! keys_agree {
@@ -133,6 +136,12 @@ mod tests {
             Plugin,
             PluginLimits,
             Upstream,
+            UpstreamTls,
+            ClientIdentity,
+            Health,
+            Ejection,
+            Retries,
+            Hedge,
             Route,
             Match,
             Extent,

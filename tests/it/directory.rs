@@ -329,6 +329,7 @@ async fn a_list_knows_whom_it_names() {
         database: None,
         state: TenantState::Active,
         isolation: None,
+        limits: None,
     });
     let source = DirectorySource::List([(acme.id.clone(), Arc::clone(&acme))].into_iter().collect());
     let directory = Directory::open(&source, Metrics::new());

@@ -2,6 +2,8 @@
 //! comments here are the descriptions in the JSON Schema.
 
 mod expectation;
+mod limits;
+mod overrides;
 mod query;
 mod route;
 mod sources;
@@ -15,6 +17,8 @@ use super::decode::{Located, Named, OneOrMany, record};
 use super::leaf::{DurationOrZero, SharedKey, Size, Version};
 
 pub(crate) use expectation::{Expect, Request, Test};
+pub(crate) use limits::TenantLimits;
+pub(crate) use overrides::{Override, OverrideFile, Overrides};
 pub(crate) use query::{Param, Query};
 pub(crate) use route::{Forward, Match, PathPattern, Presence, Resolver, Route, TenantRule};
 pub(crate) use sources::{
@@ -38,6 +42,8 @@ record! {
     databases: Option<Named<Database>>,
     /// Where tenants are looked up.
     tenants: Option<Tenants>,
+    /// Placements that go before those of resolvers and plugins.
+    overrides: Option<Overrides>,
     /// WASM plugins by name.
     plugins: Option<Named<Plugin>>,
     /// Backends by name.
@@ -102,7 +108,7 @@ mod tests {
     use super::route::{Extent, Resolver, Several};
     use super::sources::{Plugin, PluginLimits, Pool, Table, TenantEntry, TenantFile};
     use super::{
-        Database, Expect, Limits, Match, Policy, Query, Request, Route, Server, Tenants, Test, Timeouts,
+        Database, Expect, Limits, Match, Override, OverrideFile, Overrides, Policy, Query, Request, Route, Server, TenantLimits, Tenants, Test, Timeouts,
         Upstream,
     };
 
@@ -129,7 +135,11 @@ mod tests {
             Tenants,
             TenantFile,
             TenantEntry,
+            TenantLimits,
             Table,
+            Overrides,
+            OverrideFile,
+            Override,
             Plugin,
             PluginLimits,
             Upstream,

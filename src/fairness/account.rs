@@ -193,7 +193,7 @@ mod tests {
         Arc::new(Limits { requests: None, bytes: None, concurrency: Some(concurrency), queue, wait })
     }
 
-    fn poll<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+    fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Option<F::Output> {
         match future.poll(&mut Context::from_waker(Waker::noop())) {
             std::task::Poll::Ready(output) => Some(output),
             std::task::Poll::Pending => None,

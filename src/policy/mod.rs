@@ -39,7 +39,7 @@ pub use directory::{DirectorySource, QualifiedName, TableDirectory};
 pub use expectation::{Expectation, Expected, SampleRequest};
 pub use limits::{DefaultLimits, IdleKey, WrittenLimits};
 pub use load::Surroundings;
-pub use overrides::{Action, Override, Sample};
+pub use overrides::{Action, Override, Part, Sample};
 pub use plugin::{
     Breaker, Capabilities, Capability, Instances, OnFailure, Plugin, PluginLimits, Reuse, Shadow, Signature,
 };

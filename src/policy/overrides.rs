@@ -55,18 +55,38 @@ pub enum Action {
     Mirror {
         /// The upstream.
         upstream: Name,
-        /// The part of the requests that is copied, of a hundred.
-        percent: f64,
+        /// The part of the requests that is copied.
+        part: Part,
     },
 }
 
 /// Which requests are part of a canary.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Sample {
-    /// Those of so many clients of a hundred, always the same ones.
-    Percent(f64),
+    /// Those of a part of the clients, always the same ones.
+    Clients(Part),
     /// Those with this header.
     Header(HeaderName),
+}
+
+/// A part of the whole, in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part(u32);
+
+impl Part {
+    /// Everything.
+    pub const WHOLE: Self = Self(1_000_000);
+
+    /// So many of a hundred, to the fourth decimal place.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "held to the range before")]
+    pub fn of_hundred(percent: f64) -> Self {
+        Self((percent.clamp(0.0, 100.0) * 10_000.0).round() as u32)
+    }
+
+    /// So many of a million.
+    pub fn millionths(self) -> u64 {
+        self.0.into()
+    }
 }
 
 impl Override {
@@ -92,8 +112,8 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pin(upstream) => write!(f, "to `{upstream}`"),
-            Self::Canary { upstream, sample: Sample::Percent(percent) } => {
-                write!(f, "{percent}% of the clients to `{upstream}`")
+            Self::Canary { upstream, sample: Sample::Clients(part) } => {
+                write!(f, "{part} of the clients to `{upstream}`")
             }
             Self::Canary { upstream, sample: Sample::Header(header) } => {
                 write!(f, "to `{upstream}` with the header `{header}`")
@@ -104,7 +124,13 @@ impl fmt::Display for Action {
             Self::Quarantine(upstream) => write!(f, "quarantined in `{upstream}`"),
             Self::Refuse => f.write_str("refused"),
             Self::Hold(wait) => write!(f, "held for up to {}", humantime::format_duration(*wait)),
-            Self::Mirror { upstream, percent } => write!(f, "{percent}% copied to `{upstream}`"),
+            Self::Mirror { upstream, part } => write!(f, "{part} copied to `{upstream}`"),
         }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", f64::from(self.0) / 10_000.0)
     }
 }

@@ -1,5 +1,6 @@
 //! What one tenant may take of the gateway: so often, so much, so many at once.
 
+use std::fmt;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -55,8 +56,18 @@ impl Quota {
     }
 }
 
-impl std::fmt::Display for Quota {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let requests = self.requests.map(|quota| format!("requests {quota}"));
+        let bytes = self.bytes.map(|quota| format!("bytes {quota}"));
+        let places = self.concurrency.map(|most| format!("{most} under way, {} waiting", self.queue));
+        let parts: Vec<String> = [requests, bytes, places].into_iter().flatten().collect();
+        f.write_str(&parts.join("; "))
+    }
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} per {}, {} at once", self.amount, humantime::format_duration(self.per), self.burst)
     }
 }

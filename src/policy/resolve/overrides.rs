@@ -9,7 +9,7 @@ use crate::policy::decode::{Decode as _, Located};
 use crate::policy::diagnostic::{Diagnostics, Report};
 use crate::policy::document;
 use crate::policy::source::{Place, Sources};
-use crate::policy::{Action, DirectorySource, Name, Override, Policy, Sample, yaml};
+use crate::policy::{Action, DirectorySource, Name, Override, Part, Policy, Sample, yaml};
 use crate::tenant::TenantId;
 
 /// What stands for every tenant.
@@ -178,7 +178,7 @@ fn action(written: &document::Override, around: &Surroundings<'_>, report: &mut 
         let name = (around.upstream)(upstream, report)?;
         return Some(match (&written.percent, &written.header) {
             (Some(percent), None) => {
-                Action::Canary { upstream: name, sample: Sample::Percent(percent.value.0) }
+                Action::Canary { upstream: name, sample: Sample::Clients(Part::of_hundred(percent.value.0)) }
             }
             (None, Some(header)) => {
                 Action::Canary { upstream: name, sample: Sample::Header(header.value.clone()) }
@@ -218,8 +218,9 @@ fn action(written: &document::Override, around: &Surroundings<'_>, report: &mut 
         return Some(Action::Hold(wait.value));
     }
     if let Some(upstream) = mirror {
-        let percent = written.percent.as_ref().map_or(100.0, |percent| percent.value.0);
-        return (around.upstream)(upstream, report).map(|upstream| Action::Mirror { upstream, percent });
+        let part =
+            written.percent.as_ref().map_or(Part::WHOLE, |percent| Part::of_hundred(percent.value.0));
+        return (around.upstream)(upstream, report).map(|upstream| Action::Mirror { upstream, part });
     }
     if let Some(refuse) = refuse
         && !refuse.value

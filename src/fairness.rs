@@ -139,9 +139,8 @@ impl Fairness {
                 ("requests", told(refusal, "tenant", limits.requests.as_ref(), wait))
             }
             Over::Bytes(wait) => {
-                let refusal =
-                    Refusal::new(Code::TenantLimited, "this tenant moves too much data; slow down")
-                        .retry_after(wait);
+                let refusal = Refusal::new(Code::TenantLimited, "this tenant moves too much data; slow down")
+                    .retry_after(wait);
                 ("bytes", told(refusal, "tenant-bytes", limits.bytes.as_ref(), wait))
             }
             Over::QueueFull | Over::WaitedTooLong => {
@@ -150,10 +149,7 @@ impl Fairness {
                     Code::TenantLimited,
                     "too many requests of this tenant are under way; try again in a moment",
                 );
-                (
-                    reason,
-                    refusal.with_status(StatusCode::SERVICE_UNAVAILABLE).retry_after(FULL_RETRY_AFTER),
-                )
+                (reason, refusal.with_status(StatusCode::SERVICE_UNAVAILABLE).retry_after(FULL_RETRY_AFTER))
             }
         };
         self.metrics.tenant_limited(reason);

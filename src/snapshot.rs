@@ -19,7 +19,7 @@ mod watched;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 
 use crate::admitted::{Active, Admitted};
 use crate::body::Body;
@@ -139,7 +139,11 @@ impl Caller {
     /// to the tenant.
     pub fn answer(&self, response: Response<Body>) -> Response<Body> {
         let Self::Tenant { admitted, .. } = self else { return response };
-        let mut response = response.map(|body| admitted.pass().pace(body));
+        // What follows a 101 is a tunnel: no body that could be passed on piece by piece.
+        let mut response = match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => response,
+            _ => response.map(|body| admitted.pass().pace(body)),
+        };
         admitted.pass().tell(&mut response);
         response
     }

@@ -133,7 +133,12 @@ impl Explained {
                 for one in ruling.placed().into_iter().chain(ruling.mirror()) {
                     let rule = one.rule();
                     let reason = rule.reason.as_ref().map(|reason| format!(" because {reason}"));
-                    lines.push(format!("override  {}: {}{}", rule.id, rule.action, reason.unwrap_or_default()));
+                    lines.push(format!(
+                        "override  {}: {}{}",
+                        rule.id,
+                        rule.action,
+                        reason.unwrap_or_default()
+                    ));
                 }
                 if let (Some(upstream), None) = (&placement.upstream, ruling.upstream()) {
                     lines.push(format!("upstream  {upstream}, chosen by the plugin"));

@@ -97,7 +97,8 @@ fn tenant(source: &TableDirectory, texts: &[Option<String>]) -> Result<Tenant, S
         _ => None,
     };
     let limits = source.default_limits.with(own.as_ref());
-    let limits = limits.map_err(|idle| wrong(source.limits.as_deref().unwrap_or("limits"), idle.to_string()))?;
+    let limits =
+        limits.map_err(|idle| wrong(source.limits.as_deref().unwrap_or("limits"), idle.to_string()))?;
     Ok(Tenant { id: parsed_id, schema, role, database, state, isolation, limits })
 }
 

@@ -40,7 +40,8 @@ impl Hold {
     /// where it holds too many already.
     pub async fn released(self, arrived: Instant) -> Result<(), Refusal> {
         let Ok(_place) = Arc::clone(&self.by.held).try_acquire_owned() else { return Err(self.refusal()) };
-        let ends = self.by.rule().until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
+        let ends =
+            self.by.rule().until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
         let ends = async {
             match ends {
                 Some(ends) => tokio::time::sleep(ends).await,

@@ -331,13 +331,13 @@ mod tests {
 
     #[test]
     fn a_mirror_takes_its_part_and_decides_nothing() {
-        let mirror = rule(Some("acme"), Action::Mirror { upstream: "shadow".into(), part: Part::of_hundred(30.0) });
+        let mirror =
+            rule(Some("acme"), Action::Mirror { upstream: "shadow".into(), part: Part::of_hundred(30.0) });
         let pinned = rule(Some("acme"), Action::Pin("own".into()));
         let overrides = Overrides::new(&[], &[mirror, pinned], None);
         let mut copied = 0;
         for _ in 0..100 {
-            let ruling =
-                overrides.rule(&"acme".parse().unwrap(), &RequestHead::default(), SystemTime::now);
+            let ruling = overrides.rule(&"acme".parse().unwrap(), &RequestHead::default(), SystemTime::now);
             assert_eq!(ruling.upstream().map(AsRef::as_ref), Some("own"));
             copied += usize::from(ruling.mirror().is_some());
         }

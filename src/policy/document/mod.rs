@@ -108,8 +108,8 @@ mod tests {
     use super::route::{Extent, Resolver, Several};
     use super::sources::{Plugin, PluginLimits, Pool, Table, TenantEntry, TenantFile};
     use super::{
-        Database, Expect, Limits, Match, Override, OverrideFile, Overrides, Policy, Query, Request, Route, Server, TenantLimits, Tenants, Test, Timeouts,
-        Upstream,
+        Database, Expect, Limits, Match, Override, OverrideFile, Overrides, Policy, Query, Request, Route,
+        Server, TenantLimits, Tenants, Test, Timeouts, Upstream,
     };
 
     macro_rules! keys_agree {

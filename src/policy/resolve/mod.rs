@@ -97,11 +97,8 @@ pub(crate) fn resolve(
     let upstream = |name: &Located<String>, report: &mut Report| {
         scope.upstreams.find(name, report).map(|upstream| Arc::clone(&upstream.name))
     };
-    let around = overrides::Surroundings {
-        upstream: &upstream,
-        listen: &scope.listen,
-        directory: directory.as_ref(),
-    };
+    let around =
+        overrides::Surroundings { upstream: &upstream, listen: &scope.listen, directory: directory.as_ref() };
     let overrides = overrides::resolve(&whole.overrides, &around, report);
     let tests = expectations::resolve(&whole.tests, &whole.routes, sources, report);
     if report.has_errors() {

@@ -95,7 +95,10 @@ fn one(
     let if_unresolved = match (&written.if_unresolved, &tenant) {
         (Some(written), Some(None)) => {
             report
-                .error(written.place, "`if_unresolved` says whose a request is, and this override is for everyone")
+                .error(
+                    written.place,
+                    "`if_unresolved` says whose a request is, and this override is for everyone",
+                )
                 .help("name one tenant");
             None
         }
@@ -193,8 +196,7 @@ fn action(written: &document::Override, around: &Surroundings<'_>, report: &mut 
         });
     }
     if let Some(upstreams) = upstreams {
-        let names: Vec<_> =
-            upstreams.0.iter().map(|upstream| (around.upstream)(upstream, report)).collect();
+        let names: Vec<_> = upstreams.0.iter().map(|upstream| (around.upstream)(upstream, report)).collect();
         let names: Vec<Name> = names.into_iter().collect::<Option<_>>()?;
         let choose = written.choose.as_ref().map_or(1, |choose| choose.value as usize);
         if let Some(written) = &written.choose
@@ -218,8 +220,7 @@ fn action(written: &document::Override, around: &Surroundings<'_>, report: &mut 
         return Some(Action::Hold(wait.value));
     }
     if let Some(upstream) = mirror {
-        let part =
-            written.percent.as_ref().map_or(Part::WHOLE, |percent| Part::of_hundred(percent.value.0));
+        let part = written.percent.as_ref().map_or(Part::WHOLE, |percent| Part::of_hundred(percent.value.0));
         return (around.upstream)(upstream, report).map(|upstream| Action::Mirror { upstream, part });
     }
     if let Some(refuse) = refuse

@@ -27,9 +27,7 @@ pub(super) fn resolve(
 ) -> Option<DirectorySource> {
     let limits = default_limits(written, report);
     match (&written.list, &written.file, &written.table) {
-        (Some(_), None, None) | (None, Some(_), None) => {
-            Some(list(entries, &limits, scope, queried, report))
-        }
+        (Some(_), None, None) | (None, Some(_), None) => Some(list(entries, &limits, scope, queried, report)),
         (None, None, Some(table)) => self::table(table, limits, scope, queried, report),
         (None, None, None) if !written.sound => None,
         (None, None, None) => {

@@ -55,6 +55,7 @@ impl Scene {
                     database: None,
                     state: TenantState::Active,
                     isolation: None,
+                    limits: None,
                 };
                 admit(Arc::new(tenant)).unwrap()
             })

@@ -3,6 +3,7 @@
 
 mod answer;
 mod call;
+mod overrides;
 mod plugins;
 mod policy;
 mod trials;
@@ -32,6 +33,9 @@ use call::Call;
 
 /// An operator's client is on the same machine: it has no reason to be slow.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Paths longer than this stand out of their column in the list of what there is.
+const WIDEST_PATH: usize = 60;
 
 /// What the admin listener shows.
 pub struct Admin {
@@ -71,6 +75,18 @@ const SURFACE: &[Entry] = &[
     }),
     Entry::new("GET", "/upstreams", "every upstream: its endpoints and how they fare", |admin, _| {
         Box::pin(upstreams::list(&admin.reloader))
+    }),
+    Entry::new("GET", "/overrides", "every override: whose, what, until when", |admin, _| {
+        Box::pin(overrides::list(&admin.reloader))
+    }),
+    Entry::new(
+        "POST",
+        overrides::GIVE,
+        "override where a tenant's requests go, for a while",
+        |admin, call| Box::pin(overrides::give(&admin.reloader, call)),
+    ),
+    Entry::new("DELETE", "/overrides/{id}", "end an override that was given here", |admin, call| {
+        Box::pin(overrides::end(&admin.reloader, call))
     }),
     Entry::new("GET", "/plugins", "every plugin: its version, calls and failures", |admin, _| {
         Box::pin(plugins::list(&admin.reloader))
@@ -214,7 +230,7 @@ impl Entry {
 }
 
 fn index() -> String {
-    let widest = SURFACE.iter().map(|entry| entry.path.len()).max().unwrap_or(0);
+    let widest = SURFACE.iter().map(|entry| entry.path.len().min(WIDEST_PATH)).max().unwrap_or(0);
     let line = |entry: &Entry| format!("{:<6} {:<widest$}  {}\n", entry.method, entry.path, entry.what);
     SURFACE.iter().map(line).collect()
 }

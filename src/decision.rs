@@ -159,6 +159,11 @@ pub type Lookup<'a> =
 pub trait FindTenant: Send + Sync {
     /// Looks `id` up: a tenant, or `None` where there is surely none.
     fn find<'a>(&'a self, id: &'a TenantId) -> Lookup<'a>;
+
+    /// Forgets what is remembered of `id`, so that the next look-up sees what is true by then.
+    fn forget<'a>(&'a self, _id: &'a TenantId) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 
 /// The codes that clients see (RFC 9457 `type` is `urn:innkeeper:error:<code>`). The list is part
@@ -185,6 +185,7 @@ pub struct Refusal {
     cause: Option<String>,
     blame: Blame,
     retry_after: Option<Duration>,
+    headers: Option<Box<HeaderMap>>,
     extension: Option<(&'static str, String)>,
     members: Option<Box<Map<String, Value>>>,
 }
@@ -199,6 +200,7 @@ impl Refusal {
             cause: None,
             blame: code.blame(),
             retry_after: None,
+            headers: None,
             extension: None,
             members: None,
         }
@@ -229,6 +231,13 @@ impl Refusal {
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// Adds a header to the response.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.get_or_insert_default().append(name, value);
         self
     }
 
@@ -276,6 +285,11 @@ impl Refusal {
     /// When the client should try again.
     pub fn retry_after_hint(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// Headers that the response has besides its own.
+    pub fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.headers.iter().flat_map(|headers| headers.iter())
     }
 
     /// An additional member of the problem document.

@@ -4,6 +4,7 @@
 mod access;
 mod access_log;
 mod forward;
+mod mirror;
 mod ndjson;
 mod problem;
 mod query;
@@ -12,14 +13,14 @@ mod sql;
 
 use std::sync::Arc;
 
-use http::Response;
+use http::{Request, Response};
 
 use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::Refusal;
 use crate::handler::{Connection, Handler, Inbound};
 use crate::policy;
-use crate::snapshot::{Snapshot, SnapshotStore, Target};
+use crate::snapshot::{Hold, Snapshot, SnapshotStore, Stopped, Target};
 use crate::telemetry::Metrics;
 
 use access::Record;
@@ -73,10 +74,17 @@ impl Gateway {
             }
             client.admit()?;
         }
-        let caller = matched.admit(&head, record.trail()).await?;
+        let caller = match matched.admit(&head, record.trail()).await {
+            Ok(caller) => caller,
+            Err(Stopped::Refused(refusal)) => return Err(refusal),
+            Err(Stopped::Held(hold)) => {
+                return self.walk_again(hold, head, body, connection, record, sql_client).await;
+            }
+        };
         record.admitted(&caller, &self.metrics);
 
-        match matched.target() {
+        let body = caller.pace(body);
+        let answered = match matched.target() {
             Target::Query(query) => {
                 query::run(query, &matched, &caller, snapshot, &head, body, record.request_id()).await
             }
@@ -84,9 +92,33 @@ impl Gateway {
                 sql::run(target, &caller, snapshot, &head, body, record.request_id()).await
             }
             Target::Forward(target) => {
-                forward::run(target, &caller, snapshot, head, body, record.request_id()).await
+                forward::run(target, &caller, snapshot, head, body, record.request_id(), &self.metrics).await
             }
-        }
+        };
+        answered.map(|response| caller.answer(response))
+    }
+
+    /// Waits for the override that holds a request to go, and starts anew with the policy in force
+    /// by then.
+    async fn walk_again(
+        &self,
+        hold: Hold,
+        head: Arc<RequestHead>,
+        body: Body,
+        connection: &Connection,
+        record: &mut Record,
+        sql_client: &mut Option<sql::Client>,
+    ) -> Result<Response<Body>, Refusal> {
+        hold.released(record.arrived()).await?;
+        let snapshot = self.snapshots.load();
+        record.starts_anew(snapshot.generation());
+        let head = Arc::unwrap_or_clone(head);
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method;
+        *request.uri_mut() = head.uri;
+        *request.headers_mut() = head.headers;
+        let inbound = Inbound { request, verdict: Ok(()) };
+        Box::pin(self.walk(inbound, connection, &snapshot, record, sql_client)).await
     }
 }
 

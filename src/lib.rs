@@ -9,6 +9,7 @@ pub mod admitted;
 pub mod body;
 pub mod decision;
 pub mod error;
+pub mod fairness;
 pub mod handler;
 pub mod telemetry;
 pub mod tenant;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::plugin::TrialState;
-use crate::policy::{Diagnostics, Policy};
+use crate::policy::{Diagnostics, Name, Policy};
 use crate::snapshot::{BuildError, Builder, Built, ReplaceError, Replacement, Snapshot, SnapshotStore};
 use crate::surroundings::ProcessSurroundings;
 use crate::telemetry::{Metrics, ResultLabel};
@@ -134,7 +134,28 @@ impl Reloader {
         let current = self.store.load();
         let mut next = self.builder.replace(&current, plugin, with).await?;
         self.builder.watch(&mut next, Some(&current)).await;
-        Ok(self.publish(&current, next))
+        Ok(self.publish(&current, next).await)
+    }
+
+    /// Puts an override in force for a while, beside the policy's, and gives its id.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn add_override(&self, text: &str) -> Result<Name, Diagnostics> {
+        let _turn = self.turn.lock().await;
+        let current = self.store.load();
+        let (id, next) = self.builder.add_override(&current, text)?;
+        self.publish(&current, next).await;
+        Ok(id)
+    }
+
+    /// Ends an override that was given for a while. `false` where there is none of that id.
+    pub async fn end_override(&self, id: &str) -> bool {
+        let _turn = self.turn.lock().await;
+        let current = self.store.load();
+        let Some(next) = self.builder.end_override(&current, id) else { return false };
+        self.publish(&current, next).await;
+        true
     }
 
     /// Puts every candidate in force that earns it, until it is dropped.
@@ -170,7 +191,7 @@ impl Reloader {
             attempt.error = Some(held_back.to_string());
         }
         warn_of_restart(&current, &next);
-        Ok(Reloaded::Applied(self.publish(&current, next)))
+        Ok(Reloaded::Applied(self.publish(&current, next).await))
     }
 
     fn tell(&self, outcome: &Result<Reloaded, ReloadError>, news: Option<&String>, took: Duration) {
@@ -200,7 +221,7 @@ impl Reloader {
         self.metrics.reloads.get_or_create(&ResultLabel { result }).inc();
     }
 
-    fn publish(&self, current: &Snapshot, next: Snapshot) -> u64 {
+    async fn publish(&self, current: &Snapshot, next: Snapshot) -> u64 {
         for plugin in next.plugins() {
             let (name, version) = (&**plugin.name(), &**plugin.version());
             let before = current.plugin(name).map(|before| &**before.version());
@@ -210,7 +231,9 @@ impl Reloader {
         }
         next.start();
         let generation = next.generation();
-        self.store.publish(Arc::new(next));
+        let next = Arc::new(next);
+        self.store.publish(Arc::clone(&next));
+        current.release_held(&next).await;
         self.metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         generation
     }

@@ -5,23 +5,28 @@ mod build;
 mod candidate;
 mod held_back;
 mod history;
+mod hold;
 mod matching;
+mod overrides;
 mod rehearse;
 mod replace;
 mod resolve;
 mod store;
+mod temporary;
 mod trail;
 mod watched;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::Method;
+use http::{Method, Response, StatusCode};
 
-use crate::admitted::{self, Admitted};
+use crate::admitted::{Active, Admitted};
+use crate::body::Body;
 use crate::decision::{FindTenant, Placement, RequestHead};
 use crate::error::{Code, Refusal};
-use crate::policy::{Name, Policy, Query, SqlEndpoint};
+use crate::fairness::Fairness;
+use crate::policy::{Action, Name, Policy, Query, SqlEndpoint};
 use crate::telemetry::Metrics;
 use crate::ticket::Tickets;
 use crate::{forward, sql};
@@ -30,7 +35,9 @@ pub use active::{ActivePlugin, PluginCall, PluginVersion};
 pub use build::{BuildError, Builder, Built};
 pub use held_back::HeldBack;
 pub use history::Served;
+pub use hold::{Hold, Stopped};
 pub use matching::Captures;
+pub use overrides::{InForce, Overrides, Ruling};
 pub use replace::{ReplaceError, Replacement};
 pub use resolve::{Resolution, ResolvedBy};
 pub use store::{LiveGenerations, SnapshotStore};
@@ -49,6 +56,8 @@ pub struct Snapshot {
     databases: Vec<Arc<sql::Database>>,
     plugins: Vec<Arc<ActivePlugin>>,
     directory: Arc<dyn FindTenant>,
+    overrides: Arc<Overrides>,
+    fairness: Arc<Fairness>,
     tickets: Arc<Tickets>,
     metrics: Arc<Metrics>,
 }
@@ -110,9 +119,34 @@ pub enum Caller {
         placement: Placement,
         /// The resolver that named the tenant.
         by: ResolvedBy,
+        /// What overrides made of the request.
+        ruling: Ruling,
     },
     /// No tenant, because the policy's author said so.
     NoTenant,
+}
+
+impl Caller {
+    /// The request's body, moved no faster than the tenant may.
+    pub fn pace(&self, body: Body) -> Body {
+        match self {
+            Self::Tenant { admitted, .. } => admitted.pass().pace(body),
+            Self::NoTenant => body,
+        }
+    }
+
+    /// The response: its body moves no faster than the tenant may, and its head tells what is left
+    /// to the tenant.
+    pub fn answer(&self, response: Response<Body>) -> Response<Body> {
+        let Self::Tenant { admitted, .. } = self else { return response };
+        // What follows a 101 is a tunnel: no body that could be passed on piece by piece.
+        let mut response = match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => response,
+            _ => response.map(|body| admitted.pass().pace(body)),
+        };
+        admitted.pass().tell(&mut response);
+        response
+    }
 }
 
 impl Snapshot {
@@ -192,6 +226,22 @@ impl Snapshot {
         })
     }
 
+    /// The overrides inside.
+    pub fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
+    /// Sets requests free that wait for an override which `next`, now in force, does not have.
+    pub(crate) async fn release_held(&self, next: &Self) {
+        for gone in self.overrides.gone_from(&next.overrides) {
+            if let Some(tenant) = &gone.rule().tenant {
+                // Whoever was held while it moved is not to be sent where it was.
+                next.directory.forget(tenant).await;
+            }
+            gone.release();
+        }
+    }
+
     /// What issues and honours this policy's tickets.
     pub fn tickets(&self) -> &Tickets {
         &self.tickets
@@ -228,9 +278,11 @@ impl<'s> Matched<'s> {
     /// also where the request is refused.
     ///
     /// # Errors
-    /// Every refusal between a matched route and an admitted tenant.
-    pub async fn admit(&self, head: &Arc<RequestHead>, trail: &mut Trail) -> Result<Caller, Refusal> {
-        self.admit_resolved(self.resolve(head, trail).await?).await
+    /// Every refusal between a matched route and an admitted tenant, or that an override holds the
+    /// request.
+    pub async fn admit(&self, head: &Arc<RequestHead>, trail: &mut Trail) -> Result<Caller, Stopped> {
+        let resolution = self.resolve(head, trail).await?;
+        self.admit_resolved(resolution, head, trail).await
     }
 
     /// The tenant that the resolvers name; `None` where the route serves none.
@@ -240,11 +292,28 @@ impl<'s> Matched<'s> {
         trail: &mut Trail,
     ) -> Result<Option<Resolution>, Refusal> {
         let TenantRule::Resolve(agreement, resolvers) = &self.route.tenant else { return Ok(None) };
-        resolve(*agreement, resolvers, head, self.snapshot.surroundings(), trail).await.map(Some)
+        let resolved = resolve(*agreement, resolvers, head, self.snapshot.surroundings(), trail).await;
+        resolved.or_else(|refusal| self.stand_in(refusal, head)).map(Some)
     }
 
-    async fn admit_resolved(&self, resolution: Option<Resolution>) -> Result<Caller, Refusal> {
-        let Some(Resolution { placement, by }) = resolution else { return Ok(Caller::NoTenant) };
+    /// Whose request it is by an operator's word, where a plugin failed. It never goes against a
+    /// resolver: neither one that named another tenant, nor one that refused.
+    fn stand_in(&self, refusal: Refusal, head: &RequestHead) -> Result<Resolution, Refusal> {
+        if refusal.code() != Code::PluginFailed {
+            return Err(refusal);
+        }
+        let tenant = self.snapshot.overrides.stand_in(head, SystemTime::now()).ok_or(refusal)?;
+        let by = ResolvedBy { kind: "override", plugin: None };
+        Ok(Resolution { placement: tenant.clone().into(), by })
+    }
+
+    async fn admit_resolved(
+        &self,
+        resolution: Option<Resolution>,
+        head: &RequestHead,
+        trail: &Trail,
+    ) -> Result<Caller, Stopped> {
+        let Some(Resolution { mut placement, by }) = resolution else { return Ok(Caller::NoTenant) };
         let named = || format!("tenant `{}`, named by its {}", placement.tenant, by.kind);
         let found = self.snapshot.directory.find(&placement.tenant).await.map_err(|error| {
             Refusal::new(Code::DirectoryUnavailable, "tenants cannot be looked up now; try again later")
@@ -254,7 +323,36 @@ impl<'s> Matched<'s> {
             Refusal::new(Code::TenantUnknown, format!("there is no tenant `{}`", placement.tenant))
                 .because(named())
         })?;
-        let admitted = admitted::admit(tenant).map_err(|refusal| refusal.because(named()))?;
-        Ok(Caller::Tenant { admitted, placement, by })
+        let active = Active::check(tenant).map_err(|refusal| refusal.because(named()))?;
+        let ruling = self.snapshot.overrides.rule(&placement.tenant, head, SystemTime::now);
+        if let Some(override_) = ruling.placed() {
+            self.enforce(override_)?;
+        }
+        if let Some(upstream) = ruling.upstream() {
+            placement.upstream = Some(upstream.to_string());
+        }
+        let admitted = match trail.is_rehearsal() {
+            // A test takes nothing from its tenant, and nothing that the tenant took fails it.
+            true => active.admit(&Fairness::new(Arc::clone(&self.snapshot.metrics))).await?,
+            false => active.admit(&self.snapshot.fairness).await?,
+        };
+        Ok(Caller::Tenant { admitted, placement, by, ruling })
+    }
+
+    /// Stops what an override does not let through.
+    fn enforce(&self, override_: &Arc<InForce>) -> Result<(), Stopped> {
+        let refused = |detail: &'static str| {
+            let cause = format!("the override `{}`", override_.rule().id);
+            Err(Refusal::new(Code::TenantSuspended, detail).because(cause).into())
+        };
+        match &override_.rule().action {
+            Action::Hold(wait) => Err(Stopped::Held(Hold::new(Arc::clone(override_), *wait))),
+            Action::Refuse => refused("this tenant is suspended; ask whoever runs the service"),
+            // Its upstream is the only place for it: a database is another.
+            Action::Quarantine(_) if !matches!(self.target(), Target::Forward(_)) => {
+                refused("this tenant is suspended here; ask whoever runs the service")
+            }
+            _ => Ok(()),
+        }
     }
 }

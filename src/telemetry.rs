@@ -40,6 +40,13 @@ pub struct RouteLabel {
     pub route: Arc<str>,
 }
 
+/// One label: why.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// The reason.
+    pub reason: &'static str,
+}
+
 /// Labels of a plugin call, or of a load.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PluginLabels {
@@ -137,6 +144,14 @@ pub struct Metrics {
     pub upstream_connections: Family<UpstreamLabel, Gauge>,
     /// Directory look-ups: `fresh`, `read`, `unknown`, `stale`, `unavailable`.
     pub directory_lookups: Family<ResultLabel, Counter>,
+    /// Requests over their tenant's limits: `requests`, `bytes`, `queue-full` or `queue-wait`.
+    pub tenant_limited: Family<ReasonLabel, Counter>,
+    /// Requests that wait for one of their tenant's places.
+    pub tenant_queue: Gauge,
+    /// Time waited for one.
+    pub tenant_wait: Histogram,
+    /// Copies of requests: `sent`, `failed` or `dropped`.
+    pub mirrored: Family<ResultLabel, Counter>,
     /// Time waited for a database connection.
     pub pool_wait: Durations<DatabaseLabel>,
     /// Connections closed because their state was in doubt.
@@ -180,6 +195,10 @@ impl Metrics {
             upstream_pending: Family::default(),
             upstream_connections: Family::default(),
             directory_lookups: Family::default(),
+            tenant_limited: Family::default(),
+            tenant_queue: Gauge::default(),
+            tenant_wait: duration_histogram(),
+            mirrored: Family::default(),
             pool_wait: Family::new_with_constructor(duration_histogram),
             connections_discarded: Family::default(),
             isolation_breaches: Family::default(),
@@ -221,6 +240,11 @@ impl Metrics {
     /// Counts a directory look-up.
     pub fn directory_looked_up(&self, result: &'static str) {
         self.directory_lookups.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Counts a request over its tenant's limits.
+    pub fn tenant_limited(&self, reason: &'static str) {
+        self.tenant_limited.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     fn register(&mut self) {
@@ -295,6 +319,23 @@ impl Metrics {
             self.upstream_connections.clone(),
         );
         registry.register("directory_lookups", "Directory look-ups", self.directory_lookups.clone());
+        registry.register(
+            "tenant_limited",
+            "Requests over their tenant's limits",
+            self.tenant_limited.clone(),
+        );
+        registry.register(
+            "tenant_queue",
+            "Requests that wait for one of their tenant's places",
+            self.tenant_queue.clone(),
+        );
+        registry.register_with_unit(
+            "tenant_wait",
+            "Time waited for one of a tenant's places",
+            Unit::Seconds,
+            self.tenant_wait.clone(),
+        );
+        registry.register("mirrored", "Copies of requests", self.mirrored.clone());
         registry.register_with_unit(
             "pool_wait",
             "Time waited for a database connection",

@@ -1,9 +1,13 @@
 //! Who a request belongs to: tenants, and the names that are proof of having been checked.
 
+mod limits;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use limits::{Limits, Quota};
 
 /// The longest identifier that PostgreSQL keeps, in bytes (`NAMEDATALEN - 1`, manual chapter
 /// 4.1.1). A longer one would be cut silently, and two tenants could fall into one schema.
@@ -257,6 +261,8 @@ pub struct Tenant {
     pub state: TenantState,
     /// A stronger isolation level than its database's, if set.
     pub isolation: Option<Isolation>,
+    /// What it may take; `None` for as much as there is.
+    pub limits: Option<Arc<Limits>>,
 }
 
 macro_rules! show_as_text {

@@ -106,6 +106,7 @@ mod tests {
             database: None,
             state: TenantState::Active,
             isolation: None,
+            limits: None,
         };
         admit(Arc::new(tenant)).unwrap()
     }

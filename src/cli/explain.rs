@@ -103,7 +103,7 @@ async fn explain(snapshot: &Snapshot, head: &Arc<RequestHead>) -> Explained {
     });
     match caller {
         Ok(caller) => explained.caller = Some(caller),
-        Err(refusal) => explained.refusal = Some(refusal),
+        Err(stopped) => explained.refusal = Some(stopped.into()),
     }
     explained
 }
@@ -117,7 +117,7 @@ impl Explained {
         }
         match &self.caller {
             Some(Caller::NoTenant) => lines.push("tenant    none, as the route says".into()),
-            Some(Caller::Tenant { admitted, placement, by }) => {
+            Some(Caller::Tenant { admitted, placement, by, ruling }) => {
                 let tenant = admitted.tenant();
                 let (id, schema) = (&tenant.id, tenant.schema.as_str());
                 lines.push(format!("tenant    {id} in schema {schema:?}, named by its {}", by.kind));
@@ -127,7 +127,20 @@ impl Explained {
                 for (name, value) in &placement.headers {
                     lines.push(format!("header    {name}: {}", String::from_utf8_lossy(value.as_bytes())));
                 }
-                if let Some(upstream) = &placement.upstream {
+                if let Some(limits) = &tenant.limits {
+                    lines.push(format!("limits    {limits}"));
+                }
+                for one in ruling.placed().into_iter().chain(ruling.mirror()) {
+                    let rule = one.rule();
+                    let reason = rule.reason.as_ref().map(|reason| format!(" because {reason}"));
+                    lines.push(format!(
+                        "override  {}: {}{}",
+                        rule.id,
+                        rule.action,
+                        reason.unwrap_or_default()
+                    ));
+                }
+                if let (Some(upstream), None) = (&placement.upstream, ruling.upstream()) {
                     lines.push(format!("upstream  {upstream}, chosen by the plugin"));
                 }
             }
@@ -149,12 +162,15 @@ impl Explained {
                 .collect::<Vec<_>>(),
             "target": self.target,
         });
-        if let Some(Caller::Tenant { admitted, placement, by }) = &self.caller {
+        if let Some(Caller::Tenant { admitted, placement, by, ruling }) = &self.caller {
             let tenant = admitted.tenant();
             document["tenant"] = json!(tenant.id.as_str());
             document["schema"] = json!(tenant.schema.as_str());
             document["resolver"] = json!(by.kind);
             document["reason"] = json!(placement.reason);
+            document["limits"] = json!(tenant.limits.as_ref().map(ToString::to_string));
+            document["override"] = json!(ruling.placed().map(|placed| &placed.rule().id));
+            document["upstream"] = json!(placement.upstream);
             if let Some(plugin) = &by.plugin {
                 document["plugin"] = json!({ "name": &*plugin.name, "version": &*plugin.version });
             }

@@ -5,6 +5,7 @@ pub mod sample;
 mod row;
 mod table;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -48,6 +49,13 @@ impl FindTenant for Directory {
                 Box::pin(std::future::ready(Ok(tenant)))
             }
             Source::Table(table) => Box::pin(table.find(id)),
+        }
+    }
+
+    fn forget<'a>(&'a self, id: &'a TenantId) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        match &self.0 {
+            Source::List { .. } => Box::pin(std::future::ready(())),
+            Source::Table(table) => Box::pin(table.forget(id)),
         }
     }
 }

@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::table::quote;
-use crate::policy::{Name, TableDirectory};
+use crate::policy::{Name, TableDirectory, WrittenLimits};
 use crate::tenant::{Isolation, Tenant, TenantState};
 
 /// What the clients of a held tenant are told to wait. A table only says that it is held.
@@ -22,6 +22,7 @@ fn columns(source: &TableDirectory) -> Vec<Option<&str>> {
         source.database_column.as_deref(),
         source.state.as_deref(),
         source.isolation.as_deref(),
+        source.limits.as_deref(),
     ]
 }
 
@@ -43,7 +44,7 @@ pub(super) fn read(source: &TableDirectory, row: &PgRow) -> Result<Tenant, Strin
 }
 
 fn tenant(source: &TableDirectory, texts: &[Option<String>]) -> Result<Tenant, String> {
-    let [id, schema, role, database, state, isolation] = texts else {
+    let [id, schema, role, database, state, isolation, limits] = texts else {
         return Err("the row does not have the columns that were asked for".to_owned());
     };
     let wrong = |column: &str, reason: String| format!("column `{column}`: {reason}");
@@ -89,7 +90,16 @@ fn tenant(source: &TableDirectory, texts: &[Option<String>]) -> Result<Tenant, S
         }
         _ => None,
     };
-    Ok(Tenant { id: parsed_id, schema, role, database, state, isolation })
+    let own = match (&source.limits, limits) {
+        (Some(column), Some(text)) => {
+            Some(WrittenLimits::parse(text).map_err(|reason| wrong(column, reason))?)
+        }
+        _ => None,
+    };
+    let limits = source.default_limits.with(own.as_ref());
+    let limits =
+        limits.map_err(|idle| wrong(source.limits.as_deref().unwrap_or("limits"), idle.to_string()))?;
+    Ok(Tenant { id: parsed_id, schema, role, database, state, isolation, limits })
 }
 
 /// One row is a tenant, none is none, and of several nobody can say which one is meant.

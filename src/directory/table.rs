@@ -125,6 +125,11 @@ impl Table {
         }
     }
 
+    /// Has the next look-up read the row. What may serve while the table is away stays.
+    pub(super) async fn forget(&self, id: &TenantId) {
+        self.known.invalidate(id).await;
+    }
+
     fn answer(
         &self,
         id: &TenantId,

@@ -255,6 +255,7 @@ mod tests {
             database: None,
             state: crate::tenant::TenantState::Active,
             isolation: None,
+            limits: None,
         };
         crate::admitted::admit(std::sync::Arc::new(tenant)).unwrap()
     }

@@ -12,8 +12,10 @@ use uuid::Uuid;
 use super::access_log::{AccessLog, Format};
 use crate::body::{Body, BodyEnd, BodyOutcome};
 use crate::error::Refusal;
+use crate::fairness::Pass;
 use crate::forward::headers::X_REQUEST_ID;
 use crate::handler::{Connection, Inbound};
+use crate::policy::Name;
 use crate::snapshot::{Caller, Matched, PluginCall, ResolvedBy, Target, Trail};
 use crate::telemetry::{Metrics, RequestLabels, RouteLabel};
 use crate::tenant::TenantId;
@@ -37,6 +39,9 @@ pub(super) struct Record {
     by: Option<ResolvedBy>,
     trail: Trail,
     reason: Option<String>,
+    overridden: Option<Name>,
+    /// Occupies one of the tenant's places until the response has ended.
+    pass: Pass,
     refusal: Option<Refusal>,
     matched_at: Option<Instant>,
     recorded: bool,
@@ -58,6 +63,8 @@ impl Record {
             by: None,
             trail: Trail::default(),
             reason: None,
+            overridden: None,
+            pass: Pass::default(),
             refusal: None,
             matched_at: None,
             recorded: true,
@@ -67,6 +74,17 @@ impl Record {
     /// The id that client, backend and log share.
     pub(super) fn request_id(&self) -> &str {
         &self.request_id
+    }
+
+    /// When the request came.
+    pub(super) fn arrived(&self) -> tokio::time::Instant {
+        self.started.into()
+    }
+
+    /// The request is served by another snapshot from now on.
+    pub(super) fn starts_anew(&mut self, generation: u64) {
+        self.generation = generation;
+        self.trail = Trail::default();
     }
 
     /// Whether a line is written; metrics always are.
@@ -90,7 +108,9 @@ impl Record {
     }
 
     pub(super) fn admitted(&mut self, caller: &Caller, metrics: &Metrics) {
-        if let Caller::Tenant { admitted, placement, by } = caller {
+        if let Caller::Tenant { admitted, placement, by, ruling } = caller {
+            self.pass = admitted.pass().clone();
+            self.overridden = ruling.placed().map(|placed| Name::clone(&placed.rule().id));
             self.tenant = Some(admitted.tenant().id.clone());
             self.by = Some(by.clone());
             self.reason.clone_from(&placement.reason);
@@ -159,6 +179,8 @@ impl Record {
             plugin_version: plugin.map(|plugin| &*plugin.version),
             plugin_calls: self.trail.calls.iter().map(Asked::new).collect(),
             reason: self.reason.as_deref(),
+            override_: self.overridden.as_deref(),
+            waited_ms: Some(self.pass.waited()).filter(|waited| !waited.is_zero()).map(milliseconds),
             error: refusal.map(|refusal| refusal.code().as_str()),
             blame: refusal.map(|refusal| refusal.code().blame().as_str()),
             cause: refusal.and_then(Refusal::cause),
@@ -203,6 +225,10 @@ struct Finished<'a> {
     plugin_calls: Vec<Asked<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
+    override_: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waited_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -264,6 +290,7 @@ impl std::fmt::Display for Finished<'_> {
             ("tenant", self.tenant),
             ("resolver", self.resolver),
             ("plugin", self.plugin),
+            ("override", self.override_),
             ("error", self.error),
             ("blame", self.blame),
         ] {

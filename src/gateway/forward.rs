@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 
+use super::mirror;
 use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::Refusal;
 use crate::forward::Errand;
 use crate::forward::headers::{self, Hop};
 use crate::snapshot::{Caller, Forward, Snapshot};
+use crate::telemetry::Metrics;
 
 /// Forwards the request on behalf of the caller, and its response back, both streamed.
 pub(super) async fn run(
@@ -19,6 +21,7 @@ pub(super) async fn run(
     head: Arc<RequestHead>,
     body: Body,
     request_id: &str,
+    metrics: &Arc<Metrics>,
 ) -> Result<Response<Body>, Refusal> {
     let upstream = match caller {
         Caller::Tenant { placement, .. } => match &placement.upstream {
@@ -48,6 +51,7 @@ pub(super) async fn run(
         Caller::NoTenant => headers::Caller::NoTenant,
     };
     headers::prepare(request.headers_mut(), hop, on_behalf, request_id);
+    mirror::copy(&request, caller, snapshot, metrics);
     let tenant = match caller {
         Caller::Tenant { admitted, .. } => Some(admitted.tenant().id.as_str()),
         Caller::NoTenant => None,

@@ -27,6 +27,7 @@ pub(super) fn respond(refusal: &Refusal, status: StatusCode, document: Map<Strin
         let value = HeaderValue::from_str(&seconds.to_string()).expect("digits are a header value");
         headers.insert(RETRY_AFTER, value);
     }
+    headers.extend(refusal.headers().map(|(name, value)| (name.clone(), value.clone())));
     response
 }
 

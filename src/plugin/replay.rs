@@ -84,5 +84,6 @@ fn tenant(id: &TenantId, schema: &TenantSchema) -> Tenant {
         database: None,
         state: TenantState::Active,
         isolation: None,
+        limits: None,
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-use super::Database;
+use super::{Database, DefaultLimits};
 use crate::tenant::{Tenant, TenantId};
 
 /// A source of tenants.
@@ -40,6 +40,10 @@ pub struct TableDirectory {
     pub state: Option<String>,
     /// Column with the isolation level: `schema` or `role`.
     pub isolation: Option<String>,
+    /// Column with the tenant's limits, as JSON.
+    pub limits: Option<String>,
+    /// What holds where that column says nothing.
+    pub default_limits: DefaultLimits,
     /// How long a row is believed. Default 60 s.
     pub cache: Duration,
     /// How long the absence of a row is believed. Default 5 s.

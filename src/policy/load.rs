@@ -59,6 +59,9 @@ pub(crate) struct Whole {
     pub server: Option<document::Server>,
     pub databases: Named<document::Database>,
     pub tenants: Option<document::Tenants>,
+    pub overrides_source: Option<document::Overrides>,
+    /// The overrides, wherever they are written.
+    pub overrides: Vec<document::Override>,
     pub plugins: Named<document::Plugin>,
     pub upstreams: Named<document::Upstream>,
     pub routes: Vec<document::Route>,
@@ -82,6 +85,7 @@ impl Loader<'_> {
         let tenants = whole.tenants.take();
         let (entries, tenants) = self.read_tenants(tenants);
         self.read_named_files(&mut whole);
+        whole.overrides = self.read_overrides(whole.overrides_source.take());
         if !self.readable {
             return None;
         }
@@ -215,6 +219,24 @@ impl Loader<'_> {
         }
     }
 
+    /// The overrides that are written out, here or in a file of their own.
+    fn read_overrides(&mut self, written: Option<document::Overrides>) -> Vec<document::Override> {
+        let Some(written) = written else { return Vec::new() };
+        match (written.list, &written.file) {
+            (Some(list), None) => list,
+            (None, Some(file)) => {
+                let path = self.sources.beside(file.place, &file.value);
+                let node = self.read(&path, Some(file));
+                node.map(|node| decode_overrides(&node, &mut self.report)).unwrap_or_default()
+            }
+            (Some(_), Some(file)) => {
+                self.report.error(file.place, "`overrides` has either `list` or `file`, not both");
+                Vec::new()
+            }
+            (None, None) => Vec::new(),
+        }
+    }
+
     /// SHA-256 over everything that the policy was made of.
     fn hash(&self) -> String {
         let mut hash = Sha256::new();
@@ -250,11 +272,28 @@ fn decode_tenants(node: &Node, report: &mut Report) -> Vec<document::TenantEntry
     Vec::decode(node, report).unwrap_or_default()
 }
 
+fn decode_overrides(node: &Node, report: &mut Report) -> Vec<document::Override> {
+    if let Value::Map(_) = node.value {
+        let Some(file) = document::OverrideFile::decode(node, report) else { return Vec::new() };
+        return match (file.list, file.overrides) {
+            (Some(list), None) | (None, Some(list)) => list,
+            (None, None) => Vec::new(),
+            (Some(_), Some(_)) => {
+                report.error(node.place, "an overrides file has either `list` or `overrides`, not both");
+                Vec::new()
+            }
+        };
+    }
+    Vec::decode(node, report).unwrap_or_default()
+}
+
 impl Whole {
     /// Takes one document in: maps merge, lists append, what is one of a kind must not come twice.
     fn take(&mut self, document: document::Policy, report: &mut Report) {
         take_one(&mut self.server, document.server, "server", |server| server.place, report);
         take_one(&mut self.tenants, document.tenants, "tenants", |tenants| tenants.place, report);
+        let place = |overrides: &document::Overrides| overrides.place;
+        take_one(&mut self.overrides_source, document.overrides, "overrides", place, report);
         take_named(&mut self.databases, document.databases, "database", report);
         take_named(&mut self.plugins, document.plugins, "plugin", report);
         take_named(&mut self.upstreams, document.upstreams, "upstream", report);

@@ -10,10 +10,13 @@ mod expectation;
 mod interpolate;
 mod json;
 mod leaf;
+mod limits;
 mod load;
 mod mask;
+mod overrides;
 mod plugin;
 mod query;
+mod rate;
 mod resolve;
 mod route;
 mod secret;
@@ -35,7 +38,9 @@ pub use database::{Database, Login, PoolSettings};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};
 pub use directory::{DirectorySource, QualifiedName, TableDirectory};
 pub use expectation::{Expectation, Expected, SampleRequest};
+pub use limits::{DefaultLimits, IdleKey, WrittenLimits};
 pub use load::Surroundings;
+pub use overrides::{Action, Override, Part, Sample};
 pub use plugin::{
     Breaker, Capabilities, Capability, Instances, OnFailure, Plugin, PluginLimits, Reuse, Shadow, Signature,
 };
@@ -69,6 +74,8 @@ pub struct Policy {
     pub databases: IndexMap<Name, Arc<Database>>,
     /// Where tenants are looked up; `None` only where every route says `tenant: none`.
     pub directory: Option<DirectorySource>,
+    /// Placements that go before those of resolvers and plugins.
+    pub overrides: Vec<Override>,
     /// Plugins by name.
     pub plugins: IndexMap<Name, Arc<Plugin>>,
     /// Where plugins' files and databases' URLs are written, for what turns out to be wrong later.

@@ -1,6 +1,6 @@
 //! Builds a snapshot from a policy, carrying over what did not change.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use indexmap::IndexMap;
@@ -9,12 +9,14 @@ use tokio::sync::Notify;
 use super::active::ActivePlugin;
 use super::held_back::{HeldBack, HeldBackFiles};
 use super::history::{History, Served};
+use super::overrides::Overrides;
 use super::resolve::{Agreement, Resolver};
 use super::{Forward, Route, Snapshot, Sql, Target, TenantRule};
 use crate::decision::{DirectoryUnavailable, FindTenant, Lookup};
 use crate::directory::Directory;
+use crate::fairness::Fairness;
 use crate::plugin::{LiveVersions, PluginHost};
-use crate::policy::{Diagnostic, Diagnostics, DirectorySource, Name, Policy};
+use crate::policy::{Diagnostic, Diagnostics, DirectorySource, Name, Override, Policy};
 use crate::telemetry::Metrics;
 use crate::tenant::TenantId;
 use crate::ticket::Tickets;
@@ -41,6 +43,9 @@ pub struct Builder {
     pub(super) host: Arc<PluginHost>,
     pub(super) metrics: Arc<Metrics>,
     tickets: Arc<Tickets>,
+    fairness: Arc<Fairness>,
+    /// Overrides that an operator gave for a while; the last one first.
+    pub(super) temporary: Mutex<Vec<Override>>,
     pub(super) history: History,
     pub(super) held_back: HeldBackFiles,
     pub(super) earned: Arc<Notify>,
@@ -51,7 +56,9 @@ impl Builder {
     pub fn new(host: Arc<PluginHost>, metrics: Arc<Metrics>) -> Self {
         let (history, held_back) = (History::default(), HeldBackFiles::default());
         let tickets = Arc::new(Tickets::of_this_process());
-        Self { host, metrics, tickets, history, held_back, earned: Arc::default() }
+        let (fairness, temporary) = (Arc::new(Fairness::new(Arc::clone(&metrics))), Mutex::default());
+        let earned = Arc::default();
+        Self { host, metrics, tickets, fairness, temporary, history, held_back, earned }
     }
 
     /// Builds the snapshot that follows `previous`, and runs the policy's tests against it.
@@ -74,6 +81,8 @@ impl Builder {
             databases: self.databases(&policy, previous)?,
             plugins: Vec::new(),
             directory: self.directory(&policy, previous),
+            overrides: self.overrides(&policy, previous),
+            fairness: Arc::clone(&self.fairness),
             tickets: match &policy.server.ticket_key {
                 Some(key) => Arc::new(Tickets::signed_with(key)),
                 None => Arc::clone(&self.tickets),
@@ -137,6 +146,12 @@ impl Builder {
             kept.map_or_else(new, Arc::clone)
         };
         policy.upstreams.iter().map(|(name, settings)| (Arc::clone(name), build(settings))).collect()
+    }
+
+    fn overrides(&self, policy: &Policy, previous: Option<&Snapshot>) -> Arc<Overrides> {
+        let temporary = self.temporary_for(policy);
+        let previous = previous.map(Snapshot::overrides);
+        Arc::new(Overrides::new(&temporary, &policy.overrides, previous))
     }
 
     fn directory(&self, policy: &Policy, previous: Option<&Snapshot>) -> Arc<dyn FindTenant> {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::active::ActivePlugin;
 use super::build::Builder;
 use super::history::PluginFile;
+use super::overrides::Overrides;
 use super::{Route, Snapshot};
 
 /// Which version is to serve.
@@ -109,6 +110,11 @@ impl Snapshot {
         let swap = |other: &Arc<ActivePlugin>| {
             Arc::clone(if other.name() == plugin.name() { &plugin } else { other })
         };
+        self.next(self.plugins.iter().map(swap).collect(), Arc::clone(&self.overrides))
+    }
+
+    /// The next generation, with these plugins and overrides.
+    pub(super) fn next(&self, plugins: Vec<Arc<ActivePlugin>>, overrides: Arc<Overrides>) -> Self {
         let mut next = Self {
             generation: self.generation + 1,
             loaded_at: SystemTime::now(),
@@ -118,10 +124,12 @@ impl Snapshot {
             databases: self.databases.clone(),
             plugins: Vec::new(),
             directory: Arc::clone(&self.directory),
+            overrides,
+            fairness: Arc::clone(&self.fairness),
             tickets: Arc::clone(&self.tickets),
             metrics: Arc::clone(&self.metrics),
         };
-        next.bind(self.plugins.iter().map(swap).collect());
+        next.bind(plugins);
         next
     }
 }

@@ -180,6 +180,7 @@ mod tests {
             database: None,
             state: TenantState::Active,
             isolation: None,
+            limits: None,
         };
         Scope::of(&admit(Arc::new(tenant)).unwrap(), database).unwrap()
     }

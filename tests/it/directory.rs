@@ -8,7 +8,9 @@ use futures_util::future::join_all;
 use innkeeper::cli::demo::cluster::{PrivatePostgres, SUPERUSER};
 use innkeeper::decision::{DirectoryUnavailable, FindTenant as _};
 use innkeeper::directory::Directory;
-use innkeeper::policy::{DirectorySource, PoolSettings, QualifiedName, Secret, TableDirectory};
+use innkeeper::policy::{
+    DefaultLimits, DirectorySource, PoolSettings, QualifiedName, Secret, TableDirectory,
+};
 use innkeeper::telemetry::{Metrics, ResultLabel};
 use innkeeper::tenant::{Isolation, RoleName, Tenant, TenantState};
 
@@ -37,6 +39,8 @@ fn source(postgres: &TestDatabase) -> TableDirectory {
         databases: vec!["main".into(), "second".into()],
         state: Some("state".into()),
         isolation: Some("level".into()),
+        limits: None,
+        default_limits: DefaultLimits::default(),
         cache: LONG,
         negative_cache: LONG,
         stale_if_error: Duration::ZERO,
@@ -329,6 +333,7 @@ async fn a_list_knows_whom_it_names() {
         database: None,
         state: TenantState::Active,
         isolation: None,
+        limits: None,
     });
     let source = DirectorySource::List([(acme.id.clone(), Arc::clone(&acme))].into_iter().collect());
     let directory = Directory::open(&source, Metrics::new());

@@ -20,6 +20,8 @@ mod guard;
 mod guests;
 mod hostile_plugins;
 mod languages;
+mod limits;
+mod overrides;
 mod plugins;
 mod policy;
 mod policy_hostile;

@@ -126,6 +126,7 @@ impl FindTenant for Directory {
                     database: None,
                     state: TenantState::Active,
                     isolation: None,
+                    limits: None,
                 }))),
                 Self::Empty => Ok(None),
                 Self::Down => Err(DirectoryUnavailable("connection refused".into())),

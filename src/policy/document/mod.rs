@@ -2,6 +2,8 @@
 //! comments here are the descriptions in the JSON Schema.
 
 mod expectation;
+mod limits;
+mod overrides;
 mod query;
 mod route;
 mod sources;
@@ -16,6 +18,8 @@ use super::decode::{Located, Named, OneOrMany, record};
 use super::leaf::{DurationOrZero, SharedKey, Size, Version};
 
 pub(crate) use expectation::{Expect, Request, Test};
+pub(crate) use limits::TenantLimits;
+pub(crate) use overrides::{Override, OverrideFile, Overrides};
 pub(crate) use query::{Param, Query};
 pub(crate) use route::{Forward, Match, PathPattern, Presence, Resolver, Route, TenantRule};
 pub(crate) use sources::{
@@ -40,6 +44,8 @@ record! {
     databases: Option<Named<Database>>,
     /// Where tenants are looked up.
     tenants: Option<Tenants>,
+    /// Placements that go before those of resolvers and plugins.
+    overrides: Option<Overrides>,
     /// WASM plugins by name.
     plugins: Option<Named<Plugin>>,
     /// Backends by name.
@@ -105,8 +111,7 @@ mod tests {
     use super::sources::{Plugin, PluginLimits, Pool, Table, TenantEntry, TenantFile};
     use super::upstream::{Hedge, UpstreamTls};
     use super::{
-        ClientIdentity, Database, Ejection, Expect, Health, Limits, Match, Policy, Query, Request, Retries,
-        Route, Server, Tenants, Test, Timeouts, Upstream,
+        ClientIdentity, Database, Ejection, Expect, Health, Limits, Match, Override, OverrideFile, Overrides, Policy, Query, Request, Retries, Route, Server, TenantLimits, Tenants, Test, Timeouts, Upstream,
     };
 
     macro_rules! keys_agree {
@@ -132,7 +137,11 @@ mod tests {
             Tenants,
             TenantFile,
             TenantEntry,
+            TenantLimits,
             Table,
+            Overrides,
+            OverrideFile,
+            Override,
             Plugin,
             PluginLimits,
             Upstream,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::TenantLimits;
 use crate::policy::decode::{Located, Named, NonEmpty, Required, record};
 use crate::policy::json::Json;
 use crate::policy::leaf::{DatabaseUrl, DurationOrZero, PublicKey, Sha256, Share, SharedKey, Size};
@@ -64,6 +65,8 @@ record! {
 record! {
     /// Where tenants are looked up: exactly one of `list`, `file` and `table`.
     Tenants is "`tenants`";
+    /// What each tenant may take, unless it has limits of its own. Default: no limits.
+    limits: Option<TenantLimits>,
     /// The tenants themselves.
     list: Option<Vec<TenantEntry>>,
     /// A YAML file with the list.
@@ -83,7 +86,7 @@ record! {
 
 record! {
     /// One tenant.
-    TenantEntry is "a tenant", later ["limits"];
+    TenantEntry is "a tenant";
     /// Its id, as resolvers name it.
     id: Required<Located<TenantId>>,
     /// Its own schema.
@@ -98,12 +101,14 @@ record! {
     retry_after: Option<Located<Duration>>,
     /// A stronger isolation level than its database's.
     isolation: Option<Located<Isolation>>,
+    /// What it may take, key by key in place of what all may.
+    limits: Option<TenantLimits>,
 }
 
 record! {
-    /// A table with a row for each tenant; `id`, `schema`, `role`, `state`, `isolation` and
-    /// `database_column` name its columns.
-    Table is "`table`", later ["limits", "retry_after"];
+    /// A table with a row for each tenant; `id`, `schema`, `role`, `state`, `isolation`,
+    /// `limits` and `database_column` name its columns.
+    Table is "`table`", later ["retry_after"];
     /// The database that holds it.
     database: Required<Located<String>>,
     /// The table, with or without its schema.
@@ -120,6 +125,8 @@ record! {
     state: Option<Located<String>>,
     /// Column with the tenant's isolation level.
     isolation: Option<Located<String>>,
+    /// Column with a JSON object of the tenant's limits: the keys of `tenants.limits`.
+    limits: Option<Located<String>>,
     /// How long a row is believed. Default 60s.
     cache: Option<Located<DurationOrZero>>,
     /// How long the absence of a row is believed. Default 5s.

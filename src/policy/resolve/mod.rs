@@ -3,6 +3,7 @@
 
 mod expectations;
 mod matching;
+mod overrides;
 mod plugins;
 mod queries;
 mod routes;
@@ -94,15 +95,22 @@ pub(crate) fn resolve(
         .map(|(name, _)| Arc::clone(name))
         .collect();
     let directory = tenants.and_then(|tenants| tenants::resolve(tenants, entries, &scope, &queried, report));
+    let upstream = |name: &Located<String>, report: &mut Report| {
+        scope.upstreams.find(name, report).map(|upstream| Arc::clone(&upstream.name))
+    };
+    let around =
+        overrides::Surroundings { upstream: &upstream, listen: &scope.listen, directory: directory.as_ref() };
+    let overrides = overrides::resolve(&whole.overrides, &around, report);
     let tests = expectations::resolve(&whole.tests, &whole.routes, sources, report);
     if report.has_errors() {
         return None;
     }
-    unused::warn(whole, &routes, directory.as_ref(), report);
+    unused::warn(whole, &routes, directory.as_ref(), &overrides, report);
     Some(Policy {
         server,
         databases: scope.databases.whole(),
         directory,
+        overrides,
         plugins: scope.plugins.whole(),
         places: places(whole, sources),
         upstreams: scope.upstreams.whole(),

@@ -9,11 +9,11 @@ use indexmap::IndexMap;
 use super::{Scope, or};
 use crate::policy::decode::Located;
 use crate::policy::diagnostic::Report;
-use crate::policy::document::{Table, TenantEntry, Tenants};
+use crate::policy::document::{Table, TenantEntry, TenantLimits, Tenants};
 use crate::policy::leaf::DurationOrZero;
 use crate::policy::word::StateWord;
-use crate::policy::{Database, DirectorySource, Name, TableDirectory};
-use crate::tenant::{MAX_IDENTIFIER_BYTES, Tenant, TenantState};
+use crate::policy::{Database, DefaultLimits, DirectorySource, Name, TableDirectory, WrittenLimits};
+use crate::tenant::{Limits, MAX_IDENTIFIER_BYTES, Tenant, TenantState};
 
 /// What clients of a held tenant are told to wait where the policy does not say.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -25,9 +25,10 @@ pub(super) fn resolve(
     queried: &BTreeSet<Name>,
     report: &mut Report,
 ) -> Option<DirectorySource> {
+    let limits = default_limits(written, report);
     match (&written.list, &written.file, &written.table) {
-        (Some(_), None, None) | (None, Some(_), None) => Some(list(entries, scope, queried, report)),
-        (None, None, Some(table)) => self::table(table, scope, queried, report),
+        (Some(_), None, None) | (None, Some(_), None) => Some(list(entries, &limits, scope, queried, report)),
+        (None, None, Some(table)) => self::table(table, limits, scope, queried, report),
         (None, None, None) if !written.sound => None,
         (None, None, None) => {
             report
@@ -44,8 +45,29 @@ pub(super) fn resolve(
     }
 }
 
+/// The limits of all tenants.
+fn default_limits(written: &Tenants, report: &mut Report) -> DefaultLimits {
+    let Some(limits) = &written.limits else { return DefaultLimits::default() };
+    let defaults = DefaultLimits::new(WrittenLimits::from(limits));
+    if let Some(idle) = defaults.idle_key().filter(|_| limits.sound) {
+        report.error(limits.place, idle.to_string()).help(format!("add `{}`", idle.needs));
+    }
+    defaults
+}
+
+/// What holds for one tenant.
+fn limits(own: Option<&TenantLimits>, defaults: &DefaultLimits, report: &mut Report) -> Option<Arc<Limits>> {
+    let written = own.map(WrittenLimits::from);
+    let held = defaults.with(written.as_ref());
+    if let (Err(idle), Some(own)) = (&held, own.filter(|own| own.sound)) {
+        report.error(own.place, idle.to_string()).help(format!("add `{}`", idle.needs));
+    }
+    held.ok()?
+}
+
 fn list(
     entries: Vec<TenantEntry>,
+    defaults: &DefaultLimits,
     scope: &Scope,
     queried: &BTreeSet<Name>,
     report: &mut Report,
@@ -65,7 +87,7 @@ fn list(
                 ids.insert(id.value.clone(), id.place);
             }
         }
-        let tenant = tenant(&entry, scope, queried, report);
+        let tenant = tenant(&entry, defaults, scope, queried, report);
         if let Some(schema) = entry.schema.get() {
             let same = by_schema.entry(schema.value.as_str().to_owned()).or_default();
             if let Some(other) = same.iter().find(|other| neighbours.meet(other, &entry)) {
@@ -135,6 +157,7 @@ fn check_not_shared(entry: &TenantEntry, schema: &str, scope: &Scope, report: &m
 
 fn tenant(
     entry: &TenantEntry,
+    defaults: &DefaultLimits,
     scope: &Scope,
     queried: &BTreeSet<Name>,
     report: &mut Report,
@@ -161,6 +184,7 @@ fn tenant(
     {
         report.error(wait.place, "`retry_after` belongs to a tenant with `state: held`").help("remove it");
     }
+    let limits = limits(entry.limits.as_ref(), defaults, report);
     Some(Tenant {
         id: entry.id.get()?.value.clone(),
         schema: entry.schema.get()?.value.clone(),
@@ -174,6 +198,7 @@ fn tenant(
             }
         },
         isolation: entry.isolation.as_ref().map(|level| level.value),
+        limits,
     })
 }
 
@@ -225,6 +250,7 @@ fn check_isolation(entry: &TenantEntry, database: &Database, report: &mut Report
 
 fn table(
     written: &Table,
+    default_limits: DefaultLimits,
     scope: &Scope,
     queried: &BTreeSet<Name>,
     report: &mut Report,
@@ -236,6 +262,7 @@ fn table(
         &written.database_column,
         &written.state,
         &written.isolation,
+        &written.limits,
     ];
     for column in columns.into_iter().flatten() {
         let name = &column.value;
@@ -279,6 +306,8 @@ fn table(
         databases,
         state: column(&written.state),
         isolation: column(&written.isolation),
+        limits: column(&written.limits),
+        default_limits,
         cache: wait(&written.cache, Duration::from_secs(60)),
         negative_cache: wait(&written.negative_cache, Duration::from_secs(5)),
         stale_if_error: wait(&written.stale_if_error, Duration::ZERO),

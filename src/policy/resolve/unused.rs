@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use crate::policy::decode::Named;
 use crate::policy::diagnostic::Report;
 use crate::policy::load::Whole;
-use crate::policy::{DirectorySource, Resolver, Route, Target, TenantRule};
+use crate::policy::{DirectorySource, Override, Resolver, Route, Target, TenantRule};
 
 /// Warns about plugins, upstreams and databases that no route and no tenant uses.
 pub(super) fn warn(
     whole: &Whole,
     routes: &[std::sync::Arc<Route>],
     directory: Option<&DirectorySource>,
+    overrides: &[Override],
     report: &mut Report,
 ) {
     let mut used = HashSet::new();
@@ -28,6 +29,8 @@ pub(super) fn warn(
             }));
         }
     }
+    let placed = overrides.iter().flat_map(Override::upstreams);
+    used.extend(placed.map(|upstream| ("upstream", upstream.as_ref())));
     match directory {
         Some(DirectorySource::List(tenants)) => {
             used.extend(

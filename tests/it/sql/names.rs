@@ -86,6 +86,7 @@ async fn holds(
         database: None,
         state: TenantState::Active,
         isolation: None,
+        limits: None,
     };
     let admitted = innkeeper::admitted::admit(std::sync::Arc::new(tenant)).unwrap();
     let scope = Scope::of(&admitted, settings).unwrap();

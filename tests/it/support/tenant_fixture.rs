@@ -47,6 +47,7 @@ impl TenantFixture {
                 database: None,
                 state: TenantState::Active,
                 isolation: None,
+                limits: None,
             }));
         }
         database.admin(&setup).await;

@@ -2,12 +2,14 @@
 //! becomes a response.
 
 mod access;
+mod access_line;
 mod access_log;
 mod forward;
 mod ndjson;
 mod problem;
 mod query;
 pub mod sanitise;
+mod spans;
 mod sql;
 
 use std::sync::Arc;
@@ -18,9 +20,9 @@ use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::Refusal;
 use crate::handler::{Connection, Handler, Inbound};
-use crate::policy;
 use crate::snapshot::{Snapshot, SnapshotStore, Target};
 use crate::telemetry::Metrics;
+use crate::underway::Underway;
 
 use access::Record;
 pub use access_log::{AccessLog, Format as LogFormat};
@@ -30,12 +32,18 @@ pub struct Gateway {
     snapshots: Arc<SnapshotStore>,
     metrics: Arc<Metrics>,
     access_log: AccessLog,
+    underway: Arc<Underway>,
 }
 
 impl Gateway {
     /// A gateway that serves whatever snapshot is in force.
-    pub fn new(snapshots: Arc<SnapshotStore>, metrics: Arc<Metrics>, access_log: AccessLog) -> Self {
-        Self { snapshots, metrics, access_log }
+    pub fn new(
+        snapshots: Arc<SnapshotStore>,
+        metrics: Arc<Metrics>,
+        access_log: AccessLog,
+        underway: Arc<Underway>,
+    ) -> Self {
+        Self { snapshots, metrics, access_log, underway }
     }
 
     /// A request's whole life. A request that is dropped at any step leaves nothing behind.
@@ -84,7 +92,8 @@ impl Gateway {
                 sql::run(target, &caller, snapshot, &head, body, record.request_id()).await
             }
             Target::Forward(target) => {
-                forward::run(target, &caller, snapshot, head, body, record.request_id()).await
+                let trace = record.traceparent();
+                forward::run(target, &caller, snapshot, head, body, record.request_id(), trace).await
             }
         }
     }
@@ -92,10 +101,9 @@ impl Gateway {
 
 impl Handler for Gateway {
     /// Answers a request. It cannot fail: a refusal is an answer too.
-    async fn handle(&self, inbound: Inbound, connection: &Connection) -> Response<Body> {
+    async fn handle(&self, mut inbound: Inbound, connection: &Connection) -> Response<Body> {
         let snapshot = self.snapshots.load();
-        let mut record = Record::open(&inbound, connection, snapshot.generation());
-        record.set_recorded(snapshot.policy().server.access_log == policy::AccessLog::On);
+        let mut record = Record::open(&mut inbound, connection, &snapshot, &self.underway);
         let mut sql_client = None;
         let outcome = self.walk(inbound, connection, &snapshot, &mut record, &mut sql_client).await;
         let mut response = match outcome {

@@ -21,6 +21,7 @@ use http::Method;
 use crate::admitted::{self, Admitted};
 use crate::decision::{FindTenant, Placement, RequestHead};
 use crate::error::{Code, Refusal};
+use crate::otlp::Exporter;
 use crate::policy::{Name, Policy, Query, SqlEndpoint};
 use crate::telemetry::Metrics;
 use crate::ticket::Tickets;
@@ -50,6 +51,7 @@ pub struct Snapshot {
     plugins: Vec<Arc<ActivePlugin>>,
     directory: Arc<dyn FindTenant>,
     tickets: Arc<Tickets>,
+    traces: Option<Arc<Exporter>>,
     metrics: Arc<Metrics>,
 }
 
@@ -184,6 +186,16 @@ impl Snapshot {
     /// What issues and honours this policy's tickets.
     pub fn tickets(&self) -> &Tickets {
         &self.tickets
+    }
+
+    /// Where traces go, where the policy wants them.
+    pub fn traces(&self) -> Option<&Arc<Exporter>> {
+        self.traces.as_ref()
+    }
+
+    /// The databases inside, in the policy's order.
+    pub fn databases(&self) -> &[Arc<sql::Database>] {
+        &self.databases
     }
 
     /// The database of that name.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 
 use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::Refusal;
 use crate::forward::headers::{self, Hop};
 use crate::snapshot::{Caller, Forward, Snapshot};
+use crate::trace::TRACEPARENT;
 
 /// Forwards the request on behalf of the caller, and its response back, both streamed.
 pub(super) async fn run(
@@ -18,6 +19,7 @@ pub(super) async fn run(
     head: Arc<RequestHead>,
     body: Body,
     request_id: &str,
+    trace: Option<HeaderValue>,
 ) -> Result<Response<Body>, Refusal> {
     let upstream = match caller {
         Caller::Tenant { placement, .. } => match &placement.upstream {
@@ -47,6 +49,9 @@ pub(super) async fn run(
         Caller::NoTenant => headers::Caller::NoTenant,
     };
     headers::prepare(request.headers_mut(), hop, on_behalf, request_id);
+    if let Some(trace) = trace {
+        request.headers_mut().insert(TRACEPARENT, trace);
+    }
     let mut response = upstream.send(request).await?;
     headers::clean_response(response.headers_mut());
     Ok(response)

@@ -119,6 +119,7 @@ impl Snapshot {
             plugins: Vec::new(),
             directory: Arc::clone(&self.directory),
             tickets: Arc::clone(&self.tickets),
+            traces: self.traces.clone(),
             metrics: Arc::clone(&self.metrics),
         };
         next.bind(self.plugins.iter().map(swap).collect());

@@ -1,19 +1,21 @@
 //! The policy document as written: its maps and keys, before any name in it is looked up. The doc
 //! comments here are the descriptions in the JSON Schema.
 
+mod access_log;
 mod expectation;
 mod query;
 mod route;
 mod sources;
 mod sql;
+mod tracing;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::AccessLog;
 use super::decode::{Located, Named, OneOrMany, record};
 use super::leaf::{DurationOrZero, SharedKey, Size, Version};
 
+pub(crate) use access_log::{LogRule, LogSample};
 pub(crate) use expectation::{Expect, Request, Test};
 pub(crate) use query::{Param, Query};
 pub(crate) use route::{Forward, Match, PathPattern, Presence, Resolver, Route, TenantRule};
@@ -22,6 +24,7 @@ pub(crate) use sources::{
     TenantShare, Tenants, Upstream,
 };
 pub(crate) use sql::Sql;
+pub(crate) use tracing::Tracing;
 
 record! {
     /// An Innkeeper policy.
@@ -62,8 +65,13 @@ record! {
     /// What tickets are signed with, at least 32 bytes: the same for all processes that honour each
     /// other's. Default: a key of this process's own, which ends with it.
     ticket_key: Option<Located<SharedKey>>,
-    /// Whether one record a request is written to the log: `on` (default) or `off`.
-    access_log: Option<Located<AccessLog>>,
+    /// Which requests are recorded in the log: `on` (all, the default), `off`, or a sample.
+    access_log: Option<LogRule>,
+    /// Traces of requests, sent to an OpenTelemetry collector. Default: none.
+    tracing: Option<Tracing>,
+    /// How many tenants, the busiest, have metrics of their own; the rest are one, `other`.
+    /// Default 0: no metric names a tenant.
+    tenant_metrics: Option<Located<u32>>,
 }
 
 record! {

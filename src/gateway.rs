@@ -24,7 +24,7 @@ use crate::snapshot::{Snapshot, SnapshotStore, Target};
 use crate::telemetry::Metrics;
 use crate::underway::Underway;
 
-use access::Record;
+use access::{Around, Record};
 pub use access_log::{AccessLog, Format as LogFormat};
 
 /// Takes requests for as long as the process runs.
@@ -82,7 +82,7 @@ impl Gateway {
             client.admit()?;
         }
         let caller = matched.admit(&head, record.trail()).await?;
-        record.admitted(&caller, &self.metrics);
+        record.admitted(&caller);
 
         match matched.target() {
             Target::Query(query) => {
@@ -103,7 +103,8 @@ impl Handler for Gateway {
     /// Answers a request. It cannot fail: a refusal is an answer too.
     async fn handle(&self, mut inbound: Inbound, connection: &Connection) -> Response<Body> {
         let snapshot = self.snapshots.load();
-        let mut record = Record::open(&mut inbound, connection, &snapshot, &self.underway);
+        let around = Around { underway: &self.underway, metrics: &self.metrics, log: &self.access_log };
+        let mut record = Record::open(&mut inbound, connection, &snapshot, around);
         let mut sql_client = None;
         let outcome = self.walk(inbound, connection, &snapshot, &mut record, &mut sql_client).await;
         let mut response = match outcome {
@@ -120,7 +121,7 @@ impl Handler for Gateway {
         if let Some(client) = &sql_client {
             client.allow(&mut response);
         }
-        record.close(response, &self.metrics, &self.access_log)
+        record.close(response)
     }
 
     fn refuse(&self, refusal: &Refusal) -> Response<Body> {

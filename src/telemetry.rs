@@ -31,7 +31,7 @@ pub struct RequestLabels {
     pub route: Arc<str>,
     /// `forward`, `query` or empty.
     pub target: &'static str,
-    /// `ok`, or the code of the refusal.
+    /// `ok`, the code of the refusal, or `cancelled`.
     pub outcome: &'static str,
     /// The status sent.
     pub status: u16,

@@ -54,10 +54,12 @@ pub enum Phase {
     Database,
     /// Its answer is on the way to the client.
     Streaming,
+    /// It has left HTTP: both ends say what they like.
+    Tunnel,
 }
 
 impl Phase {
-    const ALL: [Self; 4] = [Self::Resolving, Self::Upstream, Self::Database, Self::Streaming];
+    const ALL: [Self; 5] = [Self::Resolving, Self::Upstream, Self::Database, Self::Streaming, Self::Tunnel];
 
     /// The phase in one word.
     pub fn as_str(self) -> &'static str {
@@ -66,6 +68,7 @@ impl Phase {
             Self::Upstream => "upstream",
             Self::Database => "database",
             Self::Streaming => "streaming",
+            Self::Tunnel => "tunnel",
         }
     }
 }

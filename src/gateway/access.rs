@@ -11,7 +11,7 @@ use super::access_line::Finished;
 use super::access_log::AccessLog;
 use super::spans::Traced;
 use crate::body::{Body, BodyEnd, BodyOutcome, Observer};
-use crate::error::Refusal;
+use crate::error::{Code, Refusal};
 use crate::forward::headers::X_REQUEST_ID;
 use crate::handler::{Connection, Inbound};
 use crate::policy;
@@ -23,6 +23,19 @@ use crate::underway::{Phase, Place, Progress, Underway};
 /// An id that sorts by time (RFC 9562, UUID version 7).
 pub(super) fn new_request_id() -> String {
     Uuid::now_v7().to_string()
+}
+
+/// What a request without an answer is counted as.
+const CANCELLED: &str = "cancelled";
+/// Its status in records; nobody is sent it. The number is nginx's.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// Who is told of a request.
+#[derive(Clone, Copy)]
+pub(super) struct Around<'a> {
+    pub(super) underway: &'a Arc<Underway>,
+    pub(super) metrics: &'a Arc<Metrics>,
+    pub(super) log: &'a AccessLog,
 }
 
 /// What is known of a request so far.
@@ -39,6 +52,9 @@ pub(super) struct Record {
     pub(super) traced: Option<Traced>,
     rule: policy::AccessLog,
     tenants_shown: usize,
+    metrics: Arc<Metrics>,
+    log: AccessLog,
+    is_closed: bool,
 }
 
 impl Record {
@@ -47,8 +63,9 @@ impl Record {
         inbound: &mut Inbound,
         connection: &Connection,
         snapshot: &Snapshot,
-        underway: &Arc<Underway>,
+        around: Around<'_>,
     ) -> Self {
+        let Around { underway, metrics, log } = around;
         let request = &mut inbound.request;
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let place = underway.enter(Progress::begin(new_request_id(), connection.peer, method, uri));
@@ -70,6 +87,9 @@ impl Record {
             rule: server.access_log,
             tenants_shown: server.tenant_metrics,
             place,
+            metrics: Arc::clone(metrics),
+            log: log.clone(),
+            is_closed: false,
         }
     }
 
@@ -98,7 +118,7 @@ impl Record {
         &mut self.trail
     }
 
-    pub(super) fn admitted(&mut self, caller: &Caller, metrics: &Metrics) {
+    pub(super) fn admitted(&mut self, caller: &Caller) {
         if let Caller::Tenant { admitted, placement, by } = caller {
             self.place.set_tenant(admitted.tenant().id.clone());
             self.by = Some(by.clone());
@@ -110,7 +130,7 @@ impl Record {
         if let (Some(route), Some(matched_at)) = (self.place.route(), self.matched_at) {
             let label = RouteLabel { route: Arc::clone(route) };
             let took = now.duration_since(matched_at);
-            metrics.resolution_duration.get_or_create(&label).observe(took.as_secs_f64());
+            self.metrics.resolution_duration.get_or_create(&label).observe(took.as_secs_f64());
         }
     }
 
@@ -128,27 +148,50 @@ impl Record {
     }
 
     /// Counts the request, names it to the client, and writes its line when the body has ended.
-    pub(super) fn close(
-        self,
-        mut response: Response<Body>,
-        metrics: &Arc<Metrics>,
-        log: &AccessLog,
-    ) -> Response<Body> {
-        let status = response.status();
-        let answered_at = Instant::now();
-        let route = self.place.route().cloned().unwrap_or_default();
+    pub(super) fn close(mut self, mut response: Response<Body>) -> Response<Body> {
+        let (status, answered_at) = (response.status(), Instant::now());
         let outcome = self.refusal.as_ref().map_or("ok", |refusal| refusal.code().as_str());
-        let duration = metrics.request_duration.get_or_create(&RouteLabel { route: Arc::clone(&route) });
-        duration.observe(answered_at.duration_since(self.place.started).as_secs_f64());
-        drop(duration);
-        let labels = RequestLabels { route, target: self.target, outcome, status: status.as_u16() };
-        metrics.requests.get_or_create(&labels).inc();
+        self.count(outcome, status, answered_at);
+        self.is_closed = true;
         let id = self.place.id.parse().expect("a UUID is a header value");
         response.headers_mut().insert(X_REQUEST_ID, id);
-        self.place.set_phase(Phase::Streaming);
-        let (metrics, log) = (Arc::clone(metrics), log.clone());
-        let answering = Answering { record: self, status, answered_at, metrics, log };
+        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+        self.place.set_phase(if switches { Phase::Tunnel } else { Phase::Streaming });
+        let answering = Answering { record: self, status, answered_at };
         response.map(|body| body.observe(answering))
+    }
+
+    fn count(&self, outcome: &'static str, status: StatusCode, answered_at: Instant) {
+        let route = self.place.route().cloned().unwrap_or_default();
+        let label = RouteLabel { route: Arc::clone(&route) };
+        let took = answered_at.duration_since(self.place.started);
+        self.metrics.request_duration.get_or_create(&label).observe(took.as_secs_f64());
+        let labels = RequestLabels { route, target: self.target, outcome, status: status.as_u16() };
+        self.metrics.requests.get_or_create(&labels).inc();
+    }
+
+    /// Tells of the request once nothing more happens to it.
+    fn finish(&self, status: StatusCode, answered_at: Instant, bytes: u64, complete: bool) {
+        let ended_at = Instant::now();
+        let took = ended_at.duration_since(self.place.started);
+        let until_answer = answered_at.duration_since(self.place.started);
+        if self.tenants_shown > 0
+            && let Some(tenant) = self.place.tenant()
+        {
+            let received = self.place.received();
+            let finished =
+                telemetry::Finished { status: status.as_u16(), took: until_answer, received, sent: bytes };
+            self.metrics.tenants.count(self.tenants_shown, tenant, &finished);
+        }
+        if self.is_recorded(status, took) {
+            let finished = Finished { record: self, status, until_answer, took, bytes, complete };
+            if !self.log.push(&finished.line(self.log.format())) {
+                self.metrics.access_records_dropped.inc();
+            }
+        }
+        if let Some(traced) = self.traced.as_ref().filter(|traced| traced.is_sampled()) {
+            traced.finish(self, status, answered_at, ended_at, complete);
+        }
     }
 
     /// Whether an operator wants a line of it.
@@ -184,13 +227,11 @@ impl Observer for Receiving {
     fn ended(self: Box<Self>, _: BodyEnd) {}
 }
 
-/// Counts an answer's body as it is sent, and closes the record with it.
+/// Counts an answer's body as it is sent, and finishes the record with it.
 struct Answering {
     record: Record,
     status: StatusCode,
     answered_at: Instant,
-    metrics: Arc<Metrics>,
-    log: AccessLog,
 }
 
 impl Observer for Answering {
@@ -199,33 +240,27 @@ impl Observer for Answering {
     }
 
     fn ended(self: Box<Self>, end: BodyEnd) {
-        let Self { record, status, answered_at, metrics, log } = *self;
-        let ended_at = Instant::now();
-        let took = ended_at.duration_since(record.place.started);
-        let until_answer = answered_at.duration_since(record.place.started);
         // The answer to a HEAD has a body that nobody reads.
-        let complete = matches!(end.outcome, BodyOutcome::Complete) || record.place.method == Method::HEAD;
-        if record.tenants_shown > 0
-            && let Some(tenant) = record.place.tenant()
-        {
-            let received = record.place.received();
-            let finished = telemetry::Finished {
-                status: status.as_u16(),
-                took: until_answer,
-                received,
-                sent: end.bytes,
-            };
-            metrics.tenants.count(record.tenants_shown, tenant, &finished);
+        let unread = self.record.place.method == Method::HEAD;
+        let complete = matches!(end.outcome, BodyOutcome::Complete) || unread;
+        self.record.finish(self.status, self.answered_at, end.bytes, complete);
+    }
+}
+
+/// A request that is dropped before it has an answer has a record too: its client went away, a drain
+/// cut it off, or answering it panicked.
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.is_closed {
+            return;
         }
-        if record.is_recorded(status, took) {
-            let finished =
-                Finished { record: &record, status, until_answer, took, bytes: end.bytes, complete };
-            if !log.push(&finished.line(log.format())) {
-                metrics.access_records_dropped.inc();
-            }
-        }
-        if let Some(traced) = record.traced.as_ref().filter(|traced| traced.is_sampled()) {
-            traced.finish(&record, status, answered_at, ended_at, complete);
-        }
+        let (outcome, status) = if std::thread::panicking() {
+            (Code::InternalError.as_str(), StatusCode::INTERNAL_SERVER_ERROR)
+        } else {
+            (CANCELLED, CLIENT_CLOSED_REQUEST.try_into().expect("three digits are a status"))
+        };
+        let now = Instant::now();
+        self.count(outcome, status, now);
+        self.finish(status, now, 0, false);
     }
 }

@@ -65,8 +65,8 @@ impl<'a> Finished<'a> {
             generation: record.generation,
             head_ms: milliseconds(self.until_answer),
             total_ms: milliseconds(self.took),
-            bytes_in: record.place.received(),
             bytes: self.bytes,
+            bytes_received: record.place.received(),
             complete: self.complete,
         }
     }
@@ -113,8 +113,8 @@ struct Fields<'a> {
     generation: u64,
     head_ms: f64,
     total_ms: f64,
-    bytes_in: u64,
     bytes: u64,
+    bytes_received: u64,
     complete: bool,
 }
 

@@ -110,8 +110,8 @@ mod tests {
     use super::route::{Extent, Resolver, Several};
     use super::sources::{Plugin, PluginLimits, Pool, Table, TenantEntry, TenantFile};
     use super::{
-        Database, Expect, Limits, Match, Policy, Query, Request, Route, Server, Tenants, Test, Timeouts,
-        Upstream,
+        Database, Expect, Limits, LogSample, Match, Policy, Query, Request, Route, Server, Tenants, Test,
+        Timeouts, Tracing, Upstream,
     };
 
     macro_rules! keys_agree {
@@ -132,6 +132,8 @@ mod tests {
             Server,
             Limits,
             Timeouts,
+            Tracing,
+            LogSample,
             Database,
             Pool,
             Tenants,

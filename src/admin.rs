@@ -3,9 +3,13 @@
 
 mod answer;
 mod call;
+mod host;
+mod log;
 mod overrides;
 mod plugins;
 mod policy;
+mod readiness;
+mod requests;
 mod trials;
 mod upstreams;
 
@@ -21,18 +25,26 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::body::Body;
+use crate::log_filter::LogFilter;
 use crate::reload::{Reloader, Trigger};
 use crate::telemetry::Metrics;
+use crate::underway::Underway;
 
 use answer::{Problem, open_metrics, text};
 use call::Call;
 
 /// An operator's client is on the same machine: it has no reason to be slow.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest head: what can be asked is short.
+const MAX_HEAD_BYTES: usize = 16 << 10;
+/// Connections at once. An operator, a scraper and a few health checks need no more, and whoever
+/// opens them all does not take the gateway's descriptors.
+const MAX_CONNECTIONS: usize = 64;
 
 /// Paths longer than this stand out of their column in the list of what there is.
 const WIDEST_PATH: usize = 60;
@@ -42,7 +54,9 @@ pub struct Admin {
     reloader: Arc<Reloader>,
     metrics: Arc<Metrics>,
     trigger: Trigger,
-    ready: AtomicBool,
+    underway: Arc<Underway>,
+    log: Option<Arc<LogFilter>>,
+    draining: AtomicBool,
 }
 
 /// One thing that can be asked of the admin listener.
@@ -63,10 +77,24 @@ const SURFACE: &[Entry] = &[
     Entry::new("GET", "/healthz", "the process runs", |_, _| {
         Box::pin(async { Ok(text(StatusCode::OK, "ok\n".into())) })
     }),
-    Entry::new("GET", "/readyz", "it takes requests; 503 while it drains", |admin, _| {
-        Box::pin(async { Ok(admin.readiness()) })
-    }),
+    Entry::new(
+        "GET",
+        "/readyz?verbose=",
+        "it takes requests, 503 while it drains; and how what it stands on fares",
+        |admin, call| Box::pin(readiness::show(&admin.reloader, admin.is_draining(), call)),
+    ),
     Entry::new("GET", "/metrics", "Prometheus metrics", |admin, _| Box::pin(async { Ok(admin.metrics()) })),
+    Entry::new(
+        "GET",
+        "/requests?tenant=ID&older_than=TIME&limit=N&format=json|text",
+        "what is in flight, the oldest first",
+        |admin, call| Box::pin(requests::list(&admin.underway, call)),
+    ),
+    Entry::new("GET", "/log", "what is logged", |admin, _| Box::pin(log::show(admin.log.as_ref()))),
+    Entry::new("PUT", "/log?filter=FILTER&for=TIME", "log something else for a while", |admin, call| {
+        Box::pin(log::change(admin.log.as_ref(), call))
+    }),
+    Entry::new("DELETE", "/log", "log what is usual", |admin, _| Box::pin(log::revert(admin.log.as_ref()))),
     Entry::new("GET", "/policy", "the policy in force, and what came of the last reload", |admin, _| {
         Box::pin(policy::show(&admin.reloader))
     }),
@@ -130,28 +158,41 @@ const SURFACE: &[Entry] = &[
 ];
 
 impl Admin {
-    /// An admin surface that is ready until told otherwise.
-    pub fn new(reloader: Arc<Reloader>, metrics: Arc<Metrics>, trigger: Trigger) -> Arc<Self> {
-        Arc::new(Self { reloader, metrics, trigger, ready: AtomicBool::new(true) })
+    /// An admin surface that is ready until told otherwise. Without a `log`, its filter belongs to
+    /// the program around.
+    pub fn new(
+        reloader: Arc<Reloader>,
+        metrics: Arc<Metrics>,
+        trigger: Trigger,
+        underway: Arc<Underway>,
+        log: Option<Arc<LogFilter>>,
+    ) -> Arc<Self> {
+        Arc::new(Self { reloader, metrics, trigger, underway, log, draining: AtomicBool::new(false) })
     }
 
     /// Takes this process out of rotation: `/readyz` says 503 from now on, while requests under
     /// way are finished.
     pub fn set_draining(&self) {
-        self.ready.store(false, Ordering::Relaxed);
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// Serves until `shutdown`, and finishes what is under way.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
-        while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
-            let Ok((stream, _)) = accepted else {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let accept = async || {
+            let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
+            listener.accept().await.map(|(stream, _)| (stream, place))
+        };
+        while let Some(accepted) = shutdown.run_until_cancelled(accept()).await {
+            let Ok((stream, place)) = accepted else {
                 // Out of file descriptors, most likely: give connections a moment to close.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
             let (admin, shutdown) = (Arc::clone(&self), shutdown.clone());
             connections.spawn(async move {
+                let _place = place;
                 let admin = &admin;
                 let service = service_fn(|request| async move {
                     let answer = admin.answer(&request).await;
@@ -160,6 +201,7 @@ impl Admin {
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEADER_READ_TIMEOUT)
+                    .max_buf_size(MAX_HEAD_BYTES)
                     .serve_connection(TokioIo::new(stream), service);
                 let mut connection = std::pin::pin!(connection);
                 tokio::select! {
@@ -176,6 +218,7 @@ impl Admin {
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
+        host::check(request.uri(), request.headers())?;
         let path = request.uri().path();
         let here: Vec<&Entry> = SURFACE.iter().filter(|entry| entry.is_at(path)).collect();
         if here.is_empty() {
@@ -197,11 +240,8 @@ impl Admin {
         (entry.answer)(self, call).await
     }
 
-    fn readiness(&self) -> Response<Body> {
-        match self.ready.load(Ordering::Relaxed) {
-            true => text(StatusCode::OK, "ready\n".into()),
-            false => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
-        }
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     fn metrics(&self) -> Response<Body> {

@@ -13,14 +13,13 @@ use http_body_util::BodyExt;
 use crate::error::{Code, Refusal};
 
 type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
-type Observer = Box<dyn FnOnce(BodyEnd) + Send>;
 
 /// A body. Dropping one before its end abandons it, and with it whatever feeds it.
 pub struct Body {
     kind: Kind,
     passed: u64,
     failure: Option<BodyError>,
-    observer: Option<Observer>,
+    observer: Option<Box<dyn Observer>>,
 }
 
 enum Kind {
@@ -56,6 +55,15 @@ pub enum BodyError {
     /// An answer of ours that had begun failed, with this error code.
     #[error("the answer broke off: {0}")]
     AnswerBroken(&'static str),
+}
+
+/// Whoever is told how a body goes. What it owns lives as long as the body.
+pub trait Observer: Send + 'static {
+    /// So many bytes of data passed.
+    fn passed(&mut self, bytes: u64);
+
+    /// The body has ended, failed or been dropped.
+    fn ended(self: Box<Self>, end: BodyEnd);
 }
 
 /// How a body ended: what an observer is told.
@@ -95,10 +103,9 @@ impl Body {
         Self::of(Kind::Stream(Box::pin(stream)))
     }
 
-    /// Calls `observer` once, when the body has ended, failed or been dropped. What the observer
-    /// owns lives as long as the body.
+    /// Tells `observer` of each piece, and once of the end.
     #[must_use]
-    pub fn observe(mut self, observer: impl FnOnce(BodyEnd) + Send + 'static) -> Self {
+    pub fn observe(mut self, observer: impl Observer) -> Self {
         debug_assert!(self.observer.is_none(), "a body has one observer");
         self.observer = Some(Box::new(observer));
         self
@@ -182,7 +189,13 @@ impl http_body::Body for Body {
         };
         match &frame {
             None => self.kind = Kind::Empty,
-            Some(Ok(frame)) => self.passed += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.passed += bytes;
+                if let Some(observer) = &mut self.observer {
+                    observer.passed(bytes);
+                }
+            }
             Some(Err(error)) => {
                 self.failure = Some(error.clone());
                 // What fed the body is of no more use: a client's connection, an upstream's.
@@ -217,7 +230,7 @@ impl Drop for Body {
             None if http_body::Body::is_end_stream(self) => BodyOutcome::Complete,
             None => BodyOutcome::Abandoned,
         };
-        observer(BodyEnd { bytes: self.passed, outcome });
+        observer.ended(BodyEnd { bytes: self.passed, outcome });
     }
 }
 
@@ -265,14 +278,28 @@ mod tests {
         assert!(Body::full("abcde").read_whole(4).await.is_err());
     }
 
+    /// Writes down what it is told.
+    struct Witness {
+        passed: u64,
+        seen: Arc<Mutex<String>>,
+    }
+
+    impl Observer for Witness {
+        fn passed(&mut self, bytes: u64) {
+            self.passed += bytes;
+        }
+
+        fn ended(self: Box<Self>, end: BodyEnd) {
+            assert_eq!(self.passed, end.bytes);
+            *self.seen.lock().unwrap() = format!("{} {:?}", end.bytes, end.outcome);
+        }
+    }
+
     #[tokio::test]
     async fn an_observer_learns_how_the_body_ended() {
         async fn end_of(body: Body, frames: usize) -> String {
             let seen = Arc::new(Mutex::new(String::new()));
-            let told = Arc::clone(&seen);
-            let mut body = body.observe(move |end| {
-                *told.lock().unwrap() = format!("{} {:?}", end.bytes, end.outcome);
-            });
+            let mut body = body.observe(Witness { passed: 0, seen: Arc::clone(&seen) });
             for _ in 0..frames {
                 let _ = body.frame().await;
             }

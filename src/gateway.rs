@@ -2,6 +2,7 @@
 //! becomes a response.
 
 mod access;
+mod access_line;
 mod access_log;
 mod forward;
 mod mirror;
@@ -9,6 +10,7 @@ mod ndjson;
 mod problem;
 mod query;
 pub mod sanitise;
+mod spans;
 mod sql;
 
 use std::sync::Arc;
@@ -19,11 +21,11 @@ use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::Refusal;
 use crate::handler::{Connection, Handler, Inbound};
-use crate::policy;
 use crate::snapshot::{Hold, Snapshot, SnapshotStore, Stopped, Target};
 use crate::telemetry::Metrics;
+use crate::underway::Underway;
 
-use access::Record;
+use access::{Around, Record};
 pub use access_log::{AccessLog, Format as LogFormat};
 
 /// Takes requests for as long as the process runs.
@@ -31,12 +33,18 @@ pub struct Gateway {
     snapshots: Arc<SnapshotStore>,
     metrics: Arc<Metrics>,
     access_log: AccessLog,
+    underway: Arc<Underway>,
 }
 
 impl Gateway {
     /// A gateway that serves whatever snapshot is in force.
-    pub fn new(snapshots: Arc<SnapshotStore>, metrics: Arc<Metrics>, access_log: AccessLog) -> Self {
-        Self { snapshots, metrics, access_log }
+    pub fn new(
+        snapshots: Arc<SnapshotStore>,
+        metrics: Arc<Metrics>,
+        access_log: AccessLog,
+        underway: Arc<Underway>,
+    ) -> Self {
+        Self { snapshots, metrics, access_log, underway }
     }
 
     /// A request's whole life. A request that is dropped at any step leaves nothing behind.
@@ -81,7 +89,7 @@ impl Gateway {
                 return self.walk_again(hold, head, body, connection, record, sql_client).await;
             }
         };
-        record.admitted(&caller, &self.metrics);
+        record.admitted(&caller);
 
         let body = caller.pace(body);
         let answered = match matched.target() {
@@ -92,7 +100,9 @@ impl Gateway {
                 sql::run(target, &caller, snapshot, &head, body, record.request_id()).await
             }
             Target::Forward(target) => {
-                forward::run(target, &caller, snapshot, head, body, record.request_id(), &self.metrics).await
+                let trace = record.traceparent();
+                forward::run(target, &caller, snapshot, head, body, record.request_id(), trace, &self.metrics)
+                    .await
             }
         };
         answered.map(|response| caller.answer(response))
@@ -124,10 +134,10 @@ impl Gateway {
 
 impl Handler for Gateway {
     /// Answers a request. It cannot fail: a refusal is an answer too.
-    async fn handle(&self, inbound: Inbound, connection: &Connection) -> Response<Body> {
+    async fn handle(&self, mut inbound: Inbound, connection: &Connection) -> Response<Body> {
         let snapshot = self.snapshots.load();
-        let mut record = Record::open(&inbound, connection, snapshot.generation());
-        record.set_recorded(snapshot.policy().server.access_log == policy::AccessLog::On);
+        let around = Around { underway: &self.underway, metrics: &self.metrics, log: &self.access_log };
+        let mut record = Record::open(&mut inbound, connection, &snapshot, around);
         let mut sql_client = None;
         let outcome = self.walk(inbound, connection, &snapshot, &mut record, &mut sql_client).await;
         let mut response = match outcome {
@@ -144,7 +154,7 @@ impl Handler for Gateway {
         if let Some(client) = &sql_client {
             client.allow(&mut response);
         }
-        record.close(response, &self.metrics, &self.access_log)
+        record.close(response)
     }
 
     fn refuse(&self, refusal: &Refusal) -> Response<Body> {

@@ -11,8 +11,11 @@ pub mod decision;
 pub mod error;
 pub mod fairness;
 pub mod handler;
+pub mod log_filter;
 pub mod telemetry;
 pub mod tenant;
+pub mod trace;
+pub mod underway;
 
 // Floor 1: the policy, as written and as resolved.
 pub mod policy;
@@ -20,6 +23,7 @@ pub mod policy;
 // Floor 2: siblings that do not know each other.
 pub mod directory;
 pub mod forward;
+pub mod otlp;
 pub mod plugin;
 pub mod sql;
 pub mod surroundings;

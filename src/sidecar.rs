@@ -11,12 +11,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::Admin;
 use crate::gateway::{AccessLog, Gateway};
+use crate::log_filter::LogFilter;
 use crate::plugin::{HostSettings, PluginHost};
 use crate::policy;
 use crate::reload::{ReloadError, Reloader, Trigger, Watcher};
 use crate::server::{self, Drained};
 use crate::snapshot::Builder;
 use crate::telemetry::Metrics;
+use crate::underway::Underway;
 
 /// What a sidecar is started with.
 #[derive(Debug, Clone)]
@@ -29,6 +31,20 @@ pub struct Settings {
     pub admin: Option<SocketAddr>,
     /// A directory of our own where compiled plugins are kept for the next start, if any.
     pub cache: Option<PathBuf>,
+}
+
+/// Where a sidecar's logs go.
+pub struct Logs {
+    /// The log of access records.
+    pub access: AccessLog,
+    /// The filter of everything else, where operators may change it.
+    pub filter: Option<Arc<LogFilter>>,
+}
+
+impl From<AccessLog> for Logs {
+    fn from(access: AccessLog) -> Self {
+        Self { access, filter: None }
+    }
 }
 
 /// Why a sidecar did not start.
@@ -75,7 +91,8 @@ impl Sidecar {
     ///
     /// # Errors
     /// What is wrong with the policy, or the address that cannot be bound.
-    pub async fn start(settings: Settings, access_log: AccessLog) -> Result<Self, StartError> {
+    pub async fn start(settings: Settings, logs: impl Into<Logs>) -> Result<Self, StartError> {
+        let Logs { access, filter } = logs.into();
         let metrics = Metrics::new();
         let host = PluginHost::new(HostSettings { cache: settings.cache, ..HostSettings::default() })
             .map_err(|error| StartError::PluginHost(error.to_string()))?;
@@ -94,8 +111,16 @@ impl Sidecar {
         let (admin_listener, admin_address) = bind(settings.admin.unwrap_or(server.admin)).await?;
 
         let (watcher, trigger) = Watcher::new(Arc::clone(&reloader));
-        let admin = Admin::new(Arc::clone(&reloader), Arc::clone(&metrics), trigger.clone());
-        let gateway = Arc::new(Gateway::new(Arc::clone(reloader.store()), Arc::clone(&metrics), access_log));
+        let underway = Arc::new(Underway::default());
+        let admin = Admin::new(
+            Arc::clone(&reloader),
+            Arc::clone(&metrics),
+            trigger.clone(),
+            Arc::clone(&underway),
+            filter,
+        );
+        let gateway =
+            Arc::new(Gateway::new(Arc::clone(reloader.store()), Arc::clone(&metrics), access, underway));
         let (shutdown, admin_shutdown) = (CancellationToken::new(), CancellationToken::new());
         let serving = server::serve(
             listeners,
@@ -140,6 +165,9 @@ impl Sidecar {
         self.admin_shutdown.cancel();
         // The admin listener outlives the gateway: a drain is when operators look.
         let _ = self.admin_server.await;
+        if let Some(traces) = self.reloader.store().load().traces() {
+            traces.flush().await;
+        }
         drained
     }
 }

@@ -26,6 +26,7 @@ use crate::body::Body;
 use crate::decision::{FindTenant, Placement, RequestHead};
 use crate::error::{Code, Refusal};
 use crate::fairness::Fairness;
+use crate::otlp::Exporter;
 use crate::policy::{Action, Name, Policy, Query, SqlEndpoint};
 use crate::telemetry::Metrics;
 use crate::ticket::Tickets;
@@ -59,6 +60,7 @@ pub struct Snapshot {
     overrides: Arc<Overrides>,
     fairness: Arc<Fairness>,
     tickets: Arc<Tickets>,
+    traces: Option<Arc<Exporter>>,
     metrics: Arc<Metrics>,
 }
 
@@ -245,6 +247,16 @@ impl Snapshot {
     /// What issues and honours this policy's tickets.
     pub fn tickets(&self) -> &Tickets {
         &self.tickets
+    }
+
+    /// Where traces go, where the policy wants them.
+    pub fn traces(&self) -> Option<&Arc<Exporter>> {
+        self.traces.as_ref()
+    }
+
+    /// The databases inside, in the policy's order.
+    pub fn databases(&self) -> &[Arc<sql::Database>] {
+        &self.databases
     }
 
     /// The database of that name.

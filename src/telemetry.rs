@@ -1,5 +1,7 @@
 //! What an operator sees: metrics, held in one registry that is passed in, never global.
 
+mod tenants;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+pub use tenants::{Finished, TenantMetrics};
 
 /// Upper bounds of the duration buckets, in seconds: from a plugin call to a slow report.
 const SECONDS: [f64; 14] =
@@ -27,7 +31,7 @@ pub struct RequestLabels {
     pub route: Arc<str>,
     /// `forward`, `query` or empty.
     pub target: &'static str,
-    /// `ok`, or the code of the refusal.
+    /// `ok`, the code of the refusal, or `cancelled`.
     pub outcome: &'static str,
     /// The status sent.
     pub status: u16,
@@ -170,6 +174,12 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Requests under way.
     pub requests_in_flight: Gauge,
+    /// Requests of the busiest tenants, where the policy wants them.
+    pub tenants: Arc<TenantMetrics>,
+    /// Access records that came faster than they could be written.
+    pub access_records_dropped: Counter,
+    /// Spans: `exported`, `failed` or `dropped`.
+    pub spans: Family<ResultLabel, Counter>,
 }
 
 impl Metrics {
@@ -208,6 +218,9 @@ impl Metrics {
             oldest_generation_age: Gauge::default(),
             connections: Gauge::default(),
             requests_in_flight: Gauge::default(),
+            tenants: Arc::new(TenantMetrics::new()),
+            access_records_dropped: Counter::default(),
+            spans: Family::default(),
         };
         metrics.register();
         Arc::new(metrics)
@@ -363,5 +376,12 @@ impl Metrics {
         );
         registry.register("connections", "Open client connections", self.connections.clone());
         registry.register("requests_in_flight", "Requests under way", self.requests_in_flight.clone());
+        registry.register_collector(Box::new(Arc::clone(&self.tenants)));
+        registry.register(
+            "access_records_dropped",
+            "Access records that came faster than they could be written",
+            self.access_records_dropped.clone(),
+        );
+        registry.register("spans", "Spans for the collector, and what became of them", self.spans.clone());
     }
 }

@@ -1,5 +1,7 @@
 //! One call of the admin listener: the name in its path and its query parameters, checked.
 
+use std::time::Duration;
+
 use http::{StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 
@@ -50,6 +52,19 @@ impl<'a> Call<'a> {
         let mut segments = pattern.split('/').zip(uri.path().split('/'));
         let name = segments.find(|(wanted, _)| wanted.starts_with('{')).map_or("", |(_, given)| given);
         Ok(Self { name: percent_decode_str(name).decode_utf8_lossy().into_owned(), query })
+    }
+
+    /// The value of a query parameter that is a duration.
+    ///
+    /// # Errors
+    /// A value that is none.
+    pub(super) fn duration(&self, name: &str) -> Result<Option<Duration>, Problem> {
+        let Some(value) = self.parameter(name) else { return Ok(None) };
+        let read = humantime::parse_duration(&value).map(Some);
+        read.map_err(|_| {
+            let detail = format!("`{name}` must be a duration such as `500ms` or `10m`, got `{value}`");
+            Problem::new(StatusCode::BAD_REQUEST, detail)
+        })
     }
 
     /// The value of a query parameter.

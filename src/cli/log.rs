@@ -1,10 +1,14 @@
 //! Where logs go: diagnostics to standard error, access records to standard output.
 
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Handle;
 
 use crate::gateway::{AccessLog, LogFormat};
+use crate::log_filter::{self, LogFilter};
+use crate::sidecar::Logs;
 
 /// What the command line says of logging.
 #[derive(Debug, Clone)]
@@ -16,22 +20,36 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts the log of this process, and gives the log of access records.
+    /// Starts the log of this process.
     ///
     /// # Errors
     /// A filter that cannot be read.
-    pub fn start(&self) -> Result<AccessLog, String> {
-        let filter = EnvFilter::try_new(&self.filter)
-            .map_err(|error| format!("--log {:?} is no log filter: {error}", self.filter))?;
+    pub fn start(&self) -> Result<Logs, String> {
+        let filter = log_filter::read(&self.filter).map_err(|error| format!("--log {error}"))?;
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_ansi(io::stderr().is_terminal())
             .with_writer(io::stderr);
         // A second start in one process (tests, the demo) keeps the first one's subscriber.
-        let _ = match self.format {
-            LogFormat::Json => builder.json().flatten_event(true).try_init(),
-            LogFormat::Text => builder.try_init(),
+        let (started, filter) = match self.format {
+            LogFormat::Json => {
+                let builder = builder.json().flatten_event(true).with_filter_reloading();
+                let filter = self.reloading(builder.reload_handle());
+                (builder.try_init(), filter)
+            }
+            LogFormat::Text => {
+                let builder = builder.with_filter_reloading();
+                let filter = self.reloading(builder.reload_handle());
+                (builder.try_init(), filter)
+            }
         };
-        Ok(AccessLog::new(self.format, io::stdout()))
+        let access = AccessLog::new(self.format, io::stdout());
+        Ok(Logs { access, filter: started.is_ok().then_some(filter) })
+    }
+
+    fn reloading<S: 'static>(&self, handle: Handle<EnvFilter, S>) -> Arc<LogFilter> {
+        LogFilter::new(self.filter.clone(), move |filter| {
+            handle.reload(filter).map_err(|error| error.to_string())
+        })
     }
 }

@@ -6,6 +6,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::admitted::Admitted;
 use crate::decision::folds_alike;
+use crate::trace::{TRACEPARENT, TRACESTATE, TraceParent};
 
 /// The tenant's id, as backends are told it.
 pub const X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
@@ -19,8 +20,6 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Headers that end at a hop (RFC 9110, section 7.6.1), `Expect` because we answer it, and the
 /// ones of the old ways to HTTP/2.
@@ -91,9 +90,9 @@ pub fn prepare(headers: &mut HeaderMap, hop: Hop<'_>, caller: Caller<'_>, reques
     {
         headers.insert(header::HOST, host);
     }
-    if !headers.get(TRACEPARENT).is_some_and(|value| is_traceparent(value.as_bytes())) {
+    if TraceParent::of(headers).is_none() {
         headers.remove(TRACESTATE);
-        headers.insert(TRACEPARENT, new_traceparent());
+        headers.insert(TRACEPARENT, TraceParent::begin().header());
     }
     insert_forwarded(headers, hop);
     insert_text(headers, X_REQUEST_ID, request_id);
@@ -214,25 +213,6 @@ fn insert_text(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     }
 }
 
-/// `version-trace-parent-flags` of the W3C's Trace Context, version 00, neither id all zeros.
-fn is_traceparent(value: &[u8]) -> bool {
-    let hex = |part: &[u8]| part.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
-    let nonzero = |part: &[u8]| part.iter().any(|b| *b != b'0');
-    value.len() == 55
-        && value.starts_with(b"00-")
-        && value[35] == b'-'
-        && value[52] == b'-'
-        && [&value[3..35], &value[36..52]].iter().all(|part| hex(part) && nonzero(part))
-        && hex(&value[53..])
-}
-
-fn new_traceparent() -> HeaderValue {
-    let trace = uuid::Uuid::now_v7().as_u128();
-    // The low half of a version 7 id is random; its variant bits keep it from being zero.
-    let parent = u64::from_be_bytes(uuid::Uuid::now_v7().into_bytes()[8..].try_into().expect("16 - 8 = 8"));
-    HeaderValue::try_from(format!("00-{trace:032x}-{parent:016x}-00")).expect("hexadecimal digits and dashes")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,7 +278,7 @@ mod tests {
         );
         for broken in ["", "00-0-0-0", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
             let headers = prepared(&[("traceparent", broken), ("tracestate", "a=b")], Caller::NoTenant);
-            assert!(is_traceparent(headers["traceparent"].as_bytes()), "{headers:?}");
+            assert!(TraceParent::of(&headers).is_some(), "{headers:?}");
             assert!(!headers.contains_key("tracestate"));
         }
     }

@@ -1,65 +1,86 @@
-//! The access record: one structured line a request, whatever became of it.
+//! The access record: what is known of a request, told to whoever counts, traces and writes down,
+//! whatever became of it.
 
-use std::io::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use http::{Method, Response, StatusCode, Uri};
-use serde::Serialize;
+use http::{HeaderValue, Method, Response, StatusCode};
 use uuid::Uuid;
 
-use super::access_log::{AccessLog, Format};
-use crate::body::{Body, BodyEnd, BodyOutcome};
-use crate::error::Refusal;
+use super::access_line::Finished;
+use super::access_log::AccessLog;
+use super::spans::Traced;
+use crate::body::{Body, BodyEnd, BodyOutcome, Observer};
+use crate::error::{Code, Refusal};
 use crate::fairness::Pass;
 use crate::forward::headers::X_REQUEST_ID;
 use crate::handler::{Connection, Inbound};
-use crate::policy::Name;
-use crate::snapshot::{Caller, Matched, PluginCall, ResolvedBy, Target, Trail};
-use crate::telemetry::{Metrics, RequestLabels, RouteLabel};
-use crate::tenant::TenantId;
+use crate::policy;
+use crate::snapshot::{Caller, Matched, ResolvedBy, Snapshot, Target, Trail};
+use crate::telemetry::{self, Metrics, RequestLabels, RouteLabel};
+use crate::trace;
+use crate::underway::{Phase, Place, Progress, Underway};
 
 /// An id that sorts by time (RFC 9562, UUID version 7).
 pub(super) fn new_request_id() -> String {
     Uuid::now_v7().to_string()
 }
 
+/// What a request without an answer is counted as.
+const CANCELLED: &str = "cancelled";
+/// Its status in records; nobody is sent it. The number is nginx's.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// Who is told of a request.
+#[derive(Clone, Copy)]
+pub(super) struct Around<'a> {
+    pub(super) underway: &'a Arc<Underway>,
+    pub(super) metrics: &'a Arc<Metrics>,
+    pub(super) log: &'a AccessLog,
+}
+
 /// What is known of a request so far.
 pub(super) struct Record {
-    request_id: String,
-    started: Instant,
-    generation: u64,
-    peer: SocketAddr,
-    method: Method,
-    uri: Uri,
-    route: Option<Arc<str>>,
-    target: &'static str,
-    tenant: Option<TenantId>,
-    by: Option<ResolvedBy>,
-    trail: Trail,
-    reason: Option<String>,
-    overridden: Option<Name>,
+    pub(super) place: Place,
+    pub(super) generation: u64,
+    pub(super) target: &'static str,
+    pub(super) by: Option<ResolvedBy>,
+    pub(super) trail: Trail,
+    pub(super) reason: Option<String>,
+    pub(super) overridden: Option<policy::Name>,
     /// Occupies one of the tenant's places until the response has ended.
-    pass: Pass,
-    refusal: Option<Refusal>,
-    matched_at: Option<Instant>,
-    recorded: bool,
+    pub(super) pass: Pass,
+    pub(super) refusal: Option<Refusal>,
+    pub(super) matched_at: Option<Instant>,
+    pub(super) admitted_at: Option<Instant>,
+    pub(super) traced: Option<Traced>,
+    rule: policy::AccessLog,
+    tenants_shown: usize,
+    metrics: Arc<Metrics>,
+    log: AccessLog,
+    is_closed: bool,
 }
 
 impl Record {
-    /// Opens the record of a request that a snapshot is about to serve.
-    pub(super) fn open(inbound: &Inbound, connection: &Connection, generation: u64) -> Self {
+    /// Opens the record of a request that `snapshot` is about to serve.
+    pub(super) fn open(
+        inbound: &mut Inbound,
+        connection: &Connection,
+        snapshot: &Snapshot,
+        around: Around<'_>,
+    ) -> Self {
+        let Around { underway, metrics, log } = around;
+        let request = &mut inbound.request;
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let place = underway.enter(Progress::begin(new_request_id(), connection.peer, method, uri));
+        if !http_body::Body::is_end_stream(request.body()) {
+            let body = std::mem::take(request.body_mut());
+            *request.body_mut() = body.observe(Receiving(Arc::clone(place.progress())));
+        }
+        let server = &snapshot.policy().server;
         Self {
-            request_id: new_request_id(),
-            started: Instant::now(),
-            generation,
-            peer: connection.peer,
-            method: inbound.request.method().clone(),
-            uri: inbound.request.uri().clone(),
-            route: None,
+            generation: snapshot.generation(),
             target: "",
-            tenant: None,
             by: None,
             trail: Trail::default(),
             reason: None,
@@ -67,18 +88,25 @@ impl Record {
             pass: Pass::default(),
             refusal: None,
             matched_at: None,
-            recorded: true,
+            admitted_at: None,
+            traced: snapshot.traces().map(|traces| Traced::begin(traces, request.headers())),
+            rule: server.access_log,
+            tenants_shown: server.tenant_metrics,
+            place,
+            metrics: Arc::clone(metrics),
+            log: log.clone(),
+            is_closed: false,
         }
     }
 
     /// The id that client, backend and log share.
     pub(super) fn request_id(&self) -> &str {
-        &self.request_id
+        &self.place.id
     }
 
     /// When the request came.
     pub(super) fn arrived(&self) -> tokio::time::Instant {
-        self.started.into()
+        self.place.started.into()
     }
 
     /// The request is served by another snapshot from now on.
@@ -87,13 +115,13 @@ impl Record {
         self.trail = Trail::default();
     }
 
-    /// Whether a line is written; metrics always are.
-    pub(super) fn set_recorded(&mut self, recorded: bool) {
-        self.recorded = recorded;
+    /// What a backend is told of the trace; `None` where the client's word on it stands.
+    pub(super) fn traceparent(&self) -> Option<HeaderValue> {
+        self.traced.as_ref().map(Traced::outgoing)
     }
 
     pub(super) fn matched(&mut self, matched: &Matched<'_>) {
-        self.route = Some(Arc::clone(matched.name()));
+        self.place.set_route(Arc::clone(matched.name()));
         self.target = match matched.target() {
             Target::Forward(_) => "forward",
             Target::Query(_) => "query",
@@ -107,26 +135,28 @@ impl Record {
         &mut self.trail
     }
 
-    pub(super) fn admitted(&mut self, caller: &Caller, metrics: &Metrics) {
+    pub(super) fn admitted(&mut self, caller: &Caller) {
         if let Caller::Tenant { admitted, placement, by, ruling } = caller {
             self.pass = admitted.pass().clone();
-            self.overridden = ruling.placed().map(|placed| Name::clone(&placed.rule().id));
-            self.tenant = Some(admitted.tenant().id.clone());
+            self.overridden = ruling.placed().map(|placed| policy::Name::clone(&placed.rule().id));
+            self.place.set_tenant(admitted.tenant().id.clone());
             self.by = Some(by.clone());
             self.reason.clone_from(&placement.reason);
         }
-        if let (Some(route), Some(matched_at)) = (&self.route, self.matched_at) {
+        self.place.set_phase(if self.target == "forward" { Phase::Upstream } else { Phase::Database });
+        let now = Instant::now();
+        self.admitted_at = Some(now);
+        if let (Some(route), Some(matched_at)) = (self.place.route(), self.matched_at) {
             let label = RouteLabel { route: Arc::clone(route) };
-            let took = matched_at.elapsed();
-            metrics.resolution_duration.get_or_create(&label).observe(took.as_secs_f64());
+            let took = now.duration_since(matched_at);
+            self.metrics.resolution_duration.get_or_create(&label).observe(took.as_secs_f64());
         }
     }
 
     pub(super) fn refused(&mut self, refusal: Refusal) {
         let (code, status) = (refusal.code().as_str(), refusal.status());
         let cause = refusal.cause().unwrap_or_default();
-        let (request_id, detail, blame) =
-            (&self.request_id, refusal.detail(), refusal.code().blame().as_str());
+        let (request_id, detail, blame) = (&self.place.id, refusal.detail(), refusal.code().blame().as_str());
         // Who is at fault decides how loud it is: a client's mistake is no operator's alarm.
         if status.is_server_error() {
             tracing::warn!(request_id, code, status = status.as_u16(), blame, cause, "refused: {detail}");
@@ -137,179 +167,119 @@ impl Record {
     }
 
     /// Counts the request, names it to the client, and writes its line when the body has ended.
-    pub(super) fn close(
-        self,
-        mut response: Response<Body>,
-        metrics: &Metrics,
-        log: &AccessLog,
-    ) -> Response<Body> {
-        let status = response.status();
-        let until_head = self.started.elapsed();
-        let route = self.route.clone().unwrap_or_default();
+    pub(super) fn close(mut self, mut response: Response<Body>) -> Response<Body> {
+        let (status, answered_at) = (response.status(), Instant::now());
         let outcome = self.refusal.as_ref().map_or("ok", |refusal| refusal.code().as_str());
-        let duration = metrics.request_duration.get_or_create(&RouteLabel { route: Arc::clone(&route) });
-        duration.observe(until_head.as_secs_f64());
-        drop(duration);
-        let labels = RequestLabels { route, target: self.target, outcome, status: status.as_u16() };
-        metrics.requests.get_or_create(&labels).inc();
-        let id = self.request_id.parse().expect("a UUID is a header value");
+        self.count(outcome, status, answered_at);
+        self.is_closed = true;
+        let id = self.place.id.parse().expect("a UUID is a header value");
         response.headers_mut().insert(X_REQUEST_ID, id);
-        let log = log.clone();
-        response.map(|body| body.observe(move |end| self.finish(status, until_head, &end, &log)))
+        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+        self.place.set_phase(if switches { Phase::Tunnel } else { Phase::Streaming });
+        let answering = Answering { record: self, status, answered_at };
+        response.map(|body| body.observe(answering))
     }
 
-    fn finish(self, status: StatusCode, until_head: Duration, end: &BodyEnd, log: &AccessLog) {
-        if !self.recorded {
+    fn count(&self, outcome: &'static str, status: StatusCode, answered_at: Instant) {
+        let route = self.place.route().cloned().unwrap_or_default();
+        let label = RouteLabel { route: Arc::clone(&route) };
+        let took = answered_at.duration_since(self.place.started);
+        self.metrics.request_duration.get_or_create(&label).observe(took.as_secs_f64());
+        let labels = RequestLabels { route, target: self.target, outcome, status: status.as_u16() };
+        self.metrics.requests.get_or_create(&labels).inc();
+    }
+
+    /// Tells of the request once nothing more happens to it.
+    fn finish(&self, status: StatusCode, answered_at: Instant, bytes: u64, complete: bool) {
+        let ended_at = Instant::now();
+        let took = ended_at.duration_since(self.place.started);
+        let until_answer = answered_at.duration_since(self.place.started);
+        if self.tenants_shown > 0
+            && let Some(tenant) = self.place.tenant()
+        {
+            let received = self.place.received();
+            let finished =
+                telemetry::Finished { status: status.as_u16(), took: until_answer, received, sent: bytes };
+            self.metrics.tenants.count(self.tenants_shown, tenant, &finished);
+        }
+        if self.is_recorded(status, took) {
+            let finished = Finished { record: self, status, until_answer, took, bytes, complete };
+            if !self.log.push(&finished.line(self.log.format())) {
+                self.metrics.access_records_dropped.inc();
+            }
+        }
+        if let Some(traced) = self.traced.as_ref().filter(|traced| traced.is_sampled()) {
+            traced.finish(self, status, answered_at, ended_at, complete);
+        }
+    }
+
+    /// Whether an operator wants a line of it.
+    fn is_recorded(&self, status: StatusCode, took: Duration) -> bool {
+        match self.rule {
+            policy::AccessLog::On => true,
+            policy::AccessLog::Off => false,
+            policy::AccessLog::Sampled(sampling) => {
+                let failed = self.refusal.is_some() || status.is_server_error();
+                (sampling.every_error && failed) || took >= sampling.slow || self.falls_on(sampling.share)
+            }
+        }
+    }
+
+    /// Whether the request is part of a sample. A recorded trace and its record go together.
+    fn falls_on(&self, share: f64) -> bool {
+        if self.traced.as_ref().is_some_and(Traced::is_sampled) {
+            return true;
+        }
+        let id = Uuid::try_parse(&self.place.id).expect("it is a UUID");
+        trace::falls_on(id.as_u128(), share)
+    }
+}
+
+/// Counts a request's body as it is read.
+struct Receiving(Arc<Progress>);
+
+impl Observer for Receiving {
+    fn passed(&mut self, bytes: u64) {
+        self.0.receive(bytes);
+    }
+
+    fn ended(self: Box<Self>, _: BodyEnd) {}
+}
+
+/// Counts an answer's body as it is sent, and finishes the record with it.
+struct Answering {
+    record: Record,
+    status: StatusCode,
+    answered_at: Instant,
+}
+
+impl Observer for Answering {
+    fn passed(&mut self, bytes: u64) {
+        self.record.place.send(bytes);
+    }
+
+    fn ended(self: Box<Self>, end: BodyEnd) {
+        // The answer to a HEAD has a body that nobody reads.
+        let unread = self.record.place.method == Method::HEAD;
+        let complete = matches!(end.outcome, BodyOutcome::Complete) || unread;
+        self.record.finish(self.status, self.answered_at, end.bytes, complete);
+    }
+}
+
+/// A request that is dropped before it has an answer has a record too: its client went away, a drain
+/// cut it off, or answering it panicked.
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.is_closed {
             return;
         }
-        let refusal = self.refusal.as_ref();
-        let plugin = self.by.as_ref().and_then(|by| by.plugin.as_ref());
-        let record = Finished {
-            time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            request_id: &self.request_id,
-            peer: self.peer,
-            method: self.method.as_str(),
-            path: self.uri.path(),
-            status: status.as_u16(),
-            route: self.route.as_deref(),
-            target: self.target,
-            tenant: self.tenant.as_ref().map(TenantId::as_str),
-            resolver: self.by.as_ref().map(|by| by.kind),
-            plugin: plugin.map(|plugin| &*plugin.name),
-            plugin_version: plugin.map(|plugin| &*plugin.version),
-            plugin_calls: self.trail.calls.iter().map(Asked::new).collect(),
-            reason: self.reason.as_deref(),
-            override_: self.overridden.as_deref(),
-            waited_ms: Some(self.pass.waited()).filter(|waited| !waited.is_zero()).map(milliseconds),
-            error: refusal.map(|refusal| refusal.code().as_str()),
-            blame: refusal.map(|refusal| refusal.code().blame().as_str()),
-            cause: refusal.and_then(Refusal::cause),
-            generation: self.generation,
-            head_ms: milliseconds(until_head),
-            total_ms: milliseconds(self.started.elapsed()),
-            bytes: end.bytes,
-            // The answer to a HEAD has a body that nobody reads.
-            complete: matches!(end.outcome, BodyOutcome::Complete) || self.method == Method::HEAD,
+        let (outcome, status) = if std::thread::panicking() {
+            (Code::InternalError.as_str(), StatusCode::INTERNAL_SERVER_ERROR)
+        } else {
+            (CANCELLED, CLIENT_CLOSED_REQUEST.try_into().expect("three digits are a status"))
         };
-        log.push(&record.line(log.format()));
-    }
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    // Microseconds are as fine as anyone reads.
-    (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// A finished request, as it is written.
-#[derive(Serialize)]
-struct Finished<'a> {
-    time: String,
-    request_id: &'a str,
-    peer: SocketAddr,
-    method: &'a str,
-    path: &'a str,
-    status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'a str>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    target: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resolver: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plugin: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plugin_version: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    plugin_calls: Vec<Asked<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
-    override_: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    waited_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    blame: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<&'a str>,
-    generation: u64,
-    head_ms: f64,
-    total_ms: f64,
-    bytes: u64,
-    complete: bool,
-}
-
-/// A question to a plugin version, whatever came of it.
-#[derive(Serialize)]
-struct Asked<'a> {
-    plugin: &'a str,
-    version: &'a str,
-    outcome: &'static str,
-    us: u128,
-}
-
-impl<'a> Asked<'a> {
-    fn new(call: &'a PluginCall) -> Self {
-        let PluginCall { asked, outcome, took } = call;
-        Self { plugin: &asked.name, version: &asked.version, outcome, us: took.as_micros() }
-    }
-}
-
-impl std::fmt::Display for Asked<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { plugin, version, outcome, us } = self;
-        // As much of the hash as tells versions apart, as git does.
-        let version = version.get(..12).unwrap_or(version);
-        write!(f, "asked={plugin}@{version}:{outcome}:{us}us")
-    }
-}
-
-impl Finished<'_> {
-    fn line(&self, format: Format) -> Vec<u8> {
-        let mut line = Vec::with_capacity(512);
-        match format {
-            Format::Json => {
-                serde_json::to_writer(&mut line, self).expect("a record has no keys that are not strings");
-            }
-            Format::Text => write!(line, "{self}").expect("writing to a Vec cannot fail"),
-        }
-        line.push(b'\n');
-        line
-    }
-}
-
-impl std::fmt::Display for Finished<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { time, status, method, path, total_ms, bytes, request_id, generation, .. } = self;
-        write!(f, "{time} {status} {method} {path} {total_ms}ms {bytes}B")?;
-        for (name, value) in [
-            ("route", self.route),
-            ("tenant", self.tenant),
-            ("resolver", self.resolver),
-            ("plugin", self.plugin),
-            ("override", self.override_),
-            ("error", self.error),
-            ("blame", self.blame),
-        ] {
-            if let Some(value) = value {
-                write!(f, " {name}={value}")?;
-            }
-        }
-        for asked in &self.plugin_calls {
-            write!(f, " {asked}")?;
-        }
-        for (name, value) in [("reason", self.reason), ("cause", self.cause)] {
-            if let Some(value) = value {
-                // Quoted and escaped: a cause may hold anything, line ends included.
-                write!(f, " {name}={value:?}")?;
-            }
-        }
-        if !self.complete {
-            f.write_str(" incomplete")?;
-        }
-        write!(f, " generation={generation} id={request_id}")
+        let now = Instant::now();
+        self.count(outcome, status, now);
+        self.finish(status, now, 0, false);
     }
 }

@@ -63,13 +63,13 @@ impl AccessLog {
         self.0.format
     }
 
-    /// Takes a line, with its end.
-    pub(super) fn push(&self, line: &[u8]) {
+    /// Takes a line, with its end; `false` where there was no room for it.
+    pub(super) fn push(&self, line: &[u8]) -> bool {
         let buffer = &self.0.buffer;
         let mut waiting = buffer.lock();
         if waiting.lines.len() + line.len() > MOST_WAITING {
             waiting.dropped += 1;
-            return;
+            return false;
         }
         let first = waiting.lines.is_empty();
         waiting.lines.extend_from_slice(line);
@@ -77,6 +77,7 @@ impl AccessLog {
         if first {
             buffer.filled.notify_one();
         }
+        true
     }
 }
 
@@ -173,7 +174,7 @@ mod tests {
         let buffer = Arc::new(Buffer { waiting: Mutex::new(waiting), filled: Condvar::new() });
         let log =
             AccessLog(Arc::new(Inner { format: Format::Text, buffer: Arc::clone(&buffer), writer: None }));
-        log.push(b"one more\n");
+        assert!(!log.push(b"one more\n"));
         assert_eq!(buffer.lock().dropped, 1);
         assert_eq!(buffer.lock().lines.len(), MOST_WAITING);
     }

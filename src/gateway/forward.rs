@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 
 use super::mirror;
 use crate::body::Body;
@@ -12,6 +12,7 @@ use crate::forward::Errand;
 use crate::forward::headers::{self, Hop};
 use crate::snapshot::{Caller, Forward, Snapshot};
 use crate::telemetry::Metrics;
+use crate::trace::TRACEPARENT;
 
 /// Forwards the request on behalf of the caller, and its response back, both streamed.
 pub(super) async fn run(
@@ -21,6 +22,7 @@ pub(super) async fn run(
     head: Arc<RequestHead>,
     body: Body,
     request_id: &str,
+    trace: Option<HeaderValue>,
     metrics: &Arc<Metrics>,
 ) -> Result<Response<Body>, Refusal> {
     let upstream = match caller {
@@ -51,6 +53,9 @@ pub(super) async fn run(
         Caller::NoTenant => headers::Caller::NoTenant,
     };
     headers::prepare(request.headers_mut(), hop, on_behalf, request_id);
+    if let Some(trace) = trace {
+        request.headers_mut().insert(TRACEPARENT, trace);
+    }
     mirror::copy(&request, caller, snapshot, metrics);
     let tenant = match caller {
         Caller::Tenant { admitted, .. } => Some(admitted.tenant().id.as_str()),

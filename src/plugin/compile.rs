@@ -56,7 +56,7 @@ impl PluginHost {
         }
     }
 
-    /// Does long work at low priority, where no request waits for it. A panic ends there.
+    /// Does long work beside the workers, where no request waits for it. A panic ends there.
     #[expect(clippy::disallowed_methods, reason = "compiling or checking a file cannot be cancelled")]
     pub(super) async fn aside<T: Send + 'static>(
         &self,

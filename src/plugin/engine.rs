@@ -12,7 +12,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 use super::cache::CodeCache;
 use super::epoch::Epochs;
 use super::flat;
-use super::lane::{SlowLane, lower_priority};
+use super::lane::{SlowLane, Yielding, lower_priority};
 use super::live::{LiveVersions, Lives};
 use super::recent::Recent;
 use super::signature::Signatures;
@@ -80,8 +80,11 @@ pub struct PluginHost {
     pub(super) linker: Linker<State>,
     pub(super) flat_linker: wasmtime::Linker<State>,
     pub(super) epochs: Epochs,
+    /// Where calls go that outstay their time.
     pub(super) lane: SlowLane,
-    /// Compiles at low priority: a large runtime takes all cores for half a minute.
+    /// Where new plugins are configured.
+    pub(super) loading: SlowLane,
+    /// Compiles beside the workers: a large runtime would take all cores for half a minute.
     pub(super) compilers: Arc<rayon::ThreadPool>,
     /// As many permits as the pool has memories.
     pub(super) slots: Arc<Semaphore>,
@@ -105,10 +108,11 @@ impl PluginHost {
         let flat_linker = flat::linker(&engine).expect("no two of our imports have the same name");
         let threads = |error: std::io::Error| HostError(error.to_string());
         let epochs = Epochs::start(engine.clone()).map_err(threads)?;
-        let lane = SlowLane::start().map_err(threads)?;
+        let lane = SlowLane::start("plugin-lane", Yielding::Much).map_err(threads)?;
+        let loading = SlowLane::start("plugin-loader", Yielding::Little).map_err(threads)?;
         let compilers = rayon::ThreadPoolBuilder::new()
             .thread_name(|_| "plugin-compiler".into())
-            .start_handler(|_| lower_priority())
+            .start_handler(|_| lower_priority(Yielding::Little))
             .build()
             .map_err(|error| HostError(error.to_string()))?;
         let slots = Arc::new(Semaphore::new(settings.instances as usize));
@@ -120,6 +124,7 @@ impl PluginHost {
             flat_linker,
             epochs,
             lane,
+            loading,
             compilers: Arc::new(compilers),
             slots,
             recent: Recent::default(),

@@ -13,14 +13,31 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::instrument::WithSubscriber as _;
 
-/// Niceness of the lane's threads. Beside a worker that is busy, one of them gets a thirtieth of
-/// the core; beside an idle one, all that it wants.
-const NICENESS: i32 = 15;
+/// How much a thread yields to others that have work; alone on its core it gets all that it wants.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Yielding {
+    /// Beside a worker that is busy it gets a thirtieth of the core: for calls that outstay their
+    /// time, of which there can be any number.
+    Much,
+    /// A quarter: for loading a plugin, which an operator waits for and which ends. At a thirtieth
+    /// a swap on a saturated machine took six seconds in place of one.
+    Little,
+}
+
+impl Yielding {
+    #[cfg(target_os = "linux")]
+    fn niceness(self) -> i32 {
+        match self {
+            Self::Much => 15,
+            Self::Little => 5,
+        }
+    }
+}
 
 /// A call of a plugin under way.
 pub(super) type Call<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The lane's threads. They end when it is dropped.
+/// A lane's threads. They end when it is dropped.
 pub(super) struct SlowLane {
     // Taken only on drop.
     runtime: Option<Runtime>,
@@ -71,11 +88,11 @@ impl Pace {
 }
 
 impl SlowLane {
-    pub(super) fn start() -> io::Result<Self> {
+    pub(super) fn start(name: &str, yielding: Yielding) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(thread::available_parallelism().map_or(1, usize::from))
-            .thread_name("plugin-lane")
-            .on_thread_start(lower_priority)
+            .thread_name(name)
+            .on_thread_start(move || lower_priority(yielding))
             .build()?;
         Ok(Self { runtime: Some(runtime) })
     }
@@ -160,9 +177,10 @@ fn processor_time() -> Duration {
 }
 
 /// Makes the current thread yield to others wherever they have work.
-pub(super) fn lower_priority() {
+#[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only Linux has it per thread"))]
+pub(super) fn lower_priority(yielding: Yielding) {
     // On Linux a process without an id is the current thread. Where the system refuses, the work
     // is done all the same.
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, NICENESS);
+    let _ = rustix::process::setpriority_process(None, yielding.niceness());
 }

@@ -201,7 +201,7 @@ impl PluginHost {
         let limit = TimeLimit::starting_now(time);
         let (host, blueprint, settings) = (Arc::clone(self), blueprint.clone(), Arc::clone(settings));
         let (log, pace) = (Arc::clone(log), Arc::clone(pace));
-        let configured = self.lane.spawn(Box::pin(async move {
+        let configured = self.loading.spawn(Box::pin(async move {
             let _ticking = host.epochs.ticking();
             let mut instance = Instance::make(&blueprint, &settings, &log, &pace, limit, slots).await?;
             instance.configure(&settings.config).await.map(|()| instance)

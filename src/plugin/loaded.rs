@@ -31,6 +31,8 @@ pub struct LoadedPlugin {
 pub struct Answer {
     /// The decision, or why there is none.
     pub decided: Result<Decision, PluginFailure>,
+    /// When it was over.
+    pub ended: Instant,
     /// How long it took.
     pub took: Duration,
 }
@@ -119,17 +121,18 @@ impl LoadedPlugin {
         trace: Option<Arc<Trace>>,
     ) -> Answer {
         let started = Instant::now();
-        let (decided, took) = match self.breaker.enter(started) {
+        let (decided, ended) = match self.breaker.enter(started) {
             Ok(pass) => {
                 let decided = self.decide(Asked { head: Arc::clone(head), directory, trace }).await;
                 let ended = Instant::now();
                 pass.settle(decided.as_ref().err().map(|failure| failure.class), ended);
-                (decided, ended - started)
+                (decided, ended)
             }
-            Err(failure) => (Err(failure), Duration::ZERO),
+            Err(failure) => (Err(failure), started),
         };
+        let took = ended - started;
         self.tally.count(&decided, took);
-        Answer { decided, took }
+        Answer { decided, ended, took }
     }
 
     /// Asks the plugin whom a request belongs to. It answers, or fails, within its time limit, host

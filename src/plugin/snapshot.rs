@@ -45,8 +45,8 @@ pub(super) async fn configured(
     let wasm = Arc::clone(wasm);
     // A task of its own: what the rewriting does not foresee in a hostile file may panic, and must
     // end there.
-    let lane = Arc::clone(&host);
-    let copying = lane.lane.spawn(Box::pin(async move {
+    let loader = Arc::clone(&host);
+    let copying = loader.loading.spawn(Box::pin(async move {
         let slots = timeout(time, Arc::clone(&host.slots).acquire_many_owned(slots))
             .await
             .map_err(|_| "no instance became free")?

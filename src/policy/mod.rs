@@ -1,5 +1,6 @@
 //! The policy: the YAML document as written, and the policy as resolved. No I/O happens here.
 
+mod access_log;
 mod cases;
 mod database;
 mod decode;
@@ -23,6 +24,7 @@ mod secret;
 mod server;
 mod source;
 mod sql;
+mod tracing;
 mod upstream;
 mod upstream_leaf;
 mod word;
@@ -33,6 +35,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+pub use access_log::{AccessLog, LogSampling};
 pub use cases::{Case, CaseAnswer, Cases, Difference, REDACTED};
 pub use database::{Database, Login, PoolSettings};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};
@@ -49,8 +52,9 @@ pub use route::{
     Forward, HostMatch, PathMatch, PathSegment, Resolver, Route, RouteMatch, Target, TenantRule,
 };
 pub use secret::Secret;
-pub use server::{AccessLog, Limits, Server, Timeouts};
+pub use server::{Limits, Server, Timeouts};
 pub use sql::{SqlEndpoint, StatementKind};
+pub use tracing::Tracing;
 pub use upstream::{Balance, Ejection, Endpoint, Health, Identity, Retries, RetryOn, Upstream, UpstreamTls};
 
 /// A name that the policy's author gave: of a database, plugin, upstream or route.

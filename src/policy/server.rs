@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Secret;
+use super::{AccessLog, Secret, Tracing};
 
 /// How the process faces its clients and its operator.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,8 +18,12 @@ pub struct Server {
     pub timeouts: Timeouts,
     /// What tickets are signed with; `None` for a key of the process's own.
     pub ticket_key: Option<Secret>,
-    /// Whether and how requests are recorded.
+    /// Which requests are recorded.
     pub access_log: AccessLog,
+    /// Which are traced; `None` for none, whose trace context then passes as it came.
+    pub tracing: Option<Tracing>,
+    /// How many tenants have metrics of their own. Default 0.
+    pub tenant_metrics: usize,
 }
 
 /// Size limits; each has a default.
@@ -72,14 +76,4 @@ impl Default for Timeouts {
             drain: Duration::from_secs(30),
         }
     }
-}
-
-/// Whether one record a request is written to the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AccessLog {
-    /// One record a request.
-    #[default]
-    On,
-    /// None.
-    Off,
 }

@@ -4,7 +4,7 @@ use schemars::{Schema, json_schema};
 
 use super::decode::{Leaf, Unreadable};
 use super::yaml::Scalar;
-use super::{Balance, Capability, Instances, OnFailure, ParamType, ResultShape, StatementKind};
+use super::{AccessLog, Balance, Capability, Instances, OnFailure, ParamType, ResultShape, StatementKind};
 use crate::tenant::Isolation;
 
 /// A word out of a list, each with what it stands for.
@@ -55,6 +55,13 @@ pub(crate) enum Protocol {
     Http2,
 }
 
+/// Which errors a sampled log records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LoggedErrors {
+    All,
+    Sampled,
+}
+
 /// How a client reached us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
@@ -99,6 +106,7 @@ words! {
     StateWord, "`active`, `suspended` or `held`" {
         "active" => Self::Active, "suspended" => Self::Suspended, "held" => Self::Held,
     };
+    LoggedErrors, "`all` or `sampled`" { "all" => Self::All, "sampled" => Self::Sampled, };
     Protocol, "`http1` or `http2`" { "http1" => Self::Http1, "http2" => Self::Http2, };
     Balance, "`least-latency` or `round-robin`" {
         "least-latency" => Self::LeastLatency, "round-robin" => Self::RoundRobin,
@@ -126,8 +134,8 @@ words! {
     };
 }
 
-impl Word for super::AccessLog {
-    const EXPECTED: &'static str = "`on` or `off`";
+impl Word for AccessLog {
+    const EXPECTED: &'static str = "`on`, `off`, or a sample such as `{ sample: 10% }`";
     const WORDS: &'static [&'static str] = &["on", "off", "true", "false"];
     const MEANINGS: &'static [Self] = &[Self::On, Self::Off, Self::On, Self::Off];
     const BOOLEAN: bool = true;

@@ -2,13 +2,13 @@
 //! question.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::resolve::Surroundings;
 use super::trail::Trail;
 use crate::decision::{Decision, RequestHead};
 use crate::error::{Code, Refusal};
-use crate::plugin::{FailureClass, LoadedPlugin, PluginFailure, Recorder, Trace, Trial};
+use crate::plugin::{Answer, FailureClass, LoadedPlugin, PluginFailure, Recorder, Trace, Trial};
 use crate::policy;
 
 /// A plugin of a policy, ready to be asked.
@@ -41,6 +41,8 @@ pub struct PluginCall {
     pub asked: PluginVersion,
     /// `place`, `next`, `deny`, or the class of the failure.
     pub outcome: &'static str,
+    /// When it was over.
+    pub ended: Instant,
     /// How long it took.
     pub took: Duration,
 }
@@ -190,8 +192,9 @@ async fn ask_version(
     let answer = plugin.ask(head, directory, trace).await;
     let outcome = answer.outcome();
     around.metrics.plugin_called(plugin.name(), outcome, answer.took);
-    trail.calls.push(PluginCall { asked: PluginVersion::of(plugin), outcome, took: answer.took });
-    answer.decided
+    let Answer { decided, ended, took } = answer;
+    trail.calls.push(PluginCall { asked: PluginVersion::of(plugin), outcome, ended, took });
+    decided
 }
 
 fn refuse(plugin: &LoadedPlugin, failure: &PluginFailure) -> Refusal {

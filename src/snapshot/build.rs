@@ -15,6 +15,7 @@ use super::{Forward, Route, Snapshot, Sql, Target, TenantRule};
 use crate::decision::{DirectoryUnavailable, FindTenant, Lookup};
 use crate::directory::Directory;
 use crate::fairness::Fairness;
+use crate::otlp::Exporter;
 use crate::plugin::{LiveVersions, PluginHost};
 use crate::policy::{Diagnostic, Diagnostics, DirectorySource, Name, Override, Policy};
 use crate::telemetry::Metrics;
@@ -87,6 +88,7 @@ impl Builder {
                 Some(key) => Arc::new(Tickets::signed_with(key)),
                 None => Arc::clone(&self.tickets),
             },
+            traces: self.traces(&policy, previous),
             policy: Arc::new(policy),
             metrics: Arc::clone(&self.metrics),
         };
@@ -152,6 +154,15 @@ impl Builder {
         let temporary = self.temporary_for(policy);
         let previous = previous.map(Snapshot::overrides);
         Arc::new(Overrides::new(&temporary, &policy.overrides, previous))
+    }
+
+    fn traces(&self, policy: &Policy, previous: Option<&Snapshot>) -> Option<Arc<Exporter>> {
+        let settings = policy.server.tracing.as_ref()?;
+        let kept = previous
+            .and_then(|previous| previous.traces.as_ref())
+            .filter(|exporter| exporter.settings() == settings);
+        let new = || Arc::new(Exporter::new(settings, Arc::clone(&self.metrics)));
+        Some(kept.map_or_else(new, Arc::clone))
     }
 
     fn directory(&self, policy: &Policy, previous: Option<&Snapshot>) -> Arc<dyn FindTenant> {

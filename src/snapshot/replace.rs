@@ -127,6 +127,7 @@ impl Snapshot {
             overrides,
             fairness: Arc::clone(&self.fairness),
             tickets: Arc::clone(&self.tickets),
+            traces: self.traces.clone(),
             metrics: Arc::clone(&self.metrics),
         };
         next.bind(plugins);

@@ -8,8 +8,7 @@ use super::cluster::PrivatePostgres;
 use super::files::{Files, Surroundings};
 use super::legacy::Legacy;
 use super::seed::{DATABASE, LOGIN, seed};
-use crate::gateway::AccessLog;
-use crate::sidecar::{Settings, Sidecar};
+use crate::sidecar::{Logs, Settings, Sidecar};
 
 /// The demo, running. All of it ends when this is dropped.
 pub(super) struct Stage {
@@ -42,7 +41,7 @@ pub(super) struct Choices {
 
 impl Stage {
     /// Starts everything.
-    pub(super) async fn start(choices: Choices, access_log: AccessLog) -> Result<Self, DemoError> {
+    pub(super) async fn start(choices: Choices, access_log: Logs) -> Result<Self, DemoError> {
         let postgres = PrivatePostgres::start().await?;
         seed(&postgres).await.map_err(DemoError::Database)?;
         let legacy = Legacy::start().await.map_err(DemoError::Legacy)?;

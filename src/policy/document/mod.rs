@@ -1,6 +1,7 @@
 //! The policy document as written: its maps and keys, before any name in it is looked up. The doc
 //! comments here are the descriptions in the JSON Schema.
 
+mod access_log;
 mod expectation;
 mod limits;
 mod overrides;
@@ -8,15 +9,16 @@ mod query;
 mod route;
 mod sources;
 mod sql;
+mod tracing;
 mod upstream;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::AccessLog;
 use super::decode::{Located, Named, OneOrMany, record};
 use super::leaf::{DurationOrZero, SharedKey, Size, Version};
 
+pub(crate) use access_log::{LogRule, LogSample};
 pub(crate) use expectation::{Expect, Request, Test};
 pub(crate) use limits::TenantLimits;
 pub(crate) use overrides::{Override, OverrideFile, Overrides};
@@ -27,6 +29,7 @@ pub(crate) use sources::{
     TenantShare, Tenants,
 };
 pub(crate) use sql::Sql;
+pub(crate) use tracing::Tracing;
 pub(crate) use upstream::{ClientIdentity, Ejection, Health, NamedFile, Retries, Upstream};
 
 record! {
@@ -70,8 +73,13 @@ record! {
     /// What tickets are signed with, at least 32 bytes: the same for all processes that honour each
     /// other's. Default: a key of this process's own, which ends with it.
     ticket_key: Option<Located<SharedKey>>,
-    /// Whether one record a request is written to the log: `on` (default) or `off`.
-    access_log: Option<Located<AccessLog>>,
+    /// Which requests are recorded in the log: `on` (all, the default), `off`, or a sample.
+    access_log: Option<LogRule>,
+    /// Traces of requests, sent to an OpenTelemetry collector. Default: none.
+    tracing: Option<Tracing>,
+    /// How many tenants, the busiest, have metrics of their own; the rest are one, `other`.
+    /// Default 0: no metric names a tenant.
+    tenant_metrics: Option<Located<u32>>,
 }
 
 record! {
@@ -111,7 +119,9 @@ mod tests {
     use super::sources::{Plugin, PluginLimits, Pool, Table, TenantEntry, TenantFile};
     use super::upstream::{Hedge, UpstreamTls};
     use super::{
-        ClientIdentity, Database, Ejection, Expect, Health, Limits, Match, Override, OverrideFile, Overrides, Policy, Query, Request, Retries, Route, Server, TenantLimits, Tenants, Test, Timeouts, Upstream,
+        ClientIdentity, Database, Ejection, Expect, Health, Limits, LogSample, Match, Override, OverrideFile,
+        Overrides, Policy, Query, Request, Retries, Route, Server, TenantLimits, Tenants, Test, Timeouts,
+        Tracing, Upstream,
     };
 
     macro_rules! keys_agree {
@@ -132,6 +142,8 @@ mod tests {
             Server,
             Limits,
             Timeouts,
+            Tracing,
+            LogSample,
             Database,
             Pool,
             Tenants,

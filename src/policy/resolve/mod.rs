@@ -1,6 +1,7 @@
 //! From the document as written to the policy as resolved: every name is looked up, every rule
 //! that spans several keys is checked, and all mistakes are reported.
 
+mod access_log;
 mod expectations;
 mod matching;
 mod overrides;
@@ -12,6 +13,7 @@ mod shadow;
 mod sql;
 mod statement;
 mod tenants;
+mod tracing;
 mod unused;
 mod upstreams;
 

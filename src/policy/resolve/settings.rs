@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::access_log::access_log;
+use super::tracing::tracing;
 use super::{Names, or};
 use crate::policy::decode::{Located, Named, shorten};
 use crate::policy::diagnostic::Report;
@@ -10,12 +12,15 @@ use crate::policy::document;
 use crate::policy::leaf::{DurationOrZero, SharedKey, Size};
 use crate::policy::source::Place;
 use crate::policy::yaml::Key;
-use crate::policy::{AccessLog, Database, Limits, Login, Name, PoolSettings, Secret, Server, Timeouts};
+use crate::policy::{Database, Limits, Login, Name, PoolSettings, Secret, Server, Timeouts};
 
 /// The gateway's address where none is given.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// The admin listener's address where none is given.
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
+
+/// Tenants with metrics of their own: past that, a metrics store suffers more than it tells.
+const MAX_TENANT_METRICS: u32 = 1000;
 
 /// As long as what the key's hash makes of it (RFC 7518, section 3.2).
 const MIN_TICKET_KEY_BYTES: usize = 32;
@@ -51,7 +56,9 @@ pub(super) fn server(written: Option<&document::Server>, report: &mut Report) ->
         limits: limits(written.and_then(|server| server.limits.as_ref())),
         timeouts: timeouts(written.and_then(|server| server.timeouts.as_ref())),
         ticket_key: ticket_key(written.and_then(|server| server.ticket_key.as_ref()), report),
-        access_log: or(written.and_then(|server| server.access_log.as_ref()), AccessLog::default()),
+        access_log: access_log(written.and_then(|server| server.access_log.as_ref())),
+        tracing: tracing(written.and_then(|server| server.tracing.as_ref()), report),
+        tenant_metrics: tenant_metrics(written.and_then(|server| server.tenant_metrics.as_ref()), report),
     }
 }
 
@@ -63,6 +70,19 @@ fn ticket_key(written: Option<&Located<SharedKey>>, report: &mut Report) -> Opti
             .help("make one: `openssl rand -base64 32`");
     }
     Some(key.clone())
+}
+
+fn tenant_metrics(written: Option<&Located<u32>>, report: &mut Report) -> usize {
+    let Some(written) = written else { return 0 };
+    if written.value > MAX_TENANT_METRICS {
+        report
+            .error(
+                written.place,
+                format!("`tenant_metrics` is at most {MAX_TENANT_METRICS}, got {}", written.shown()),
+            )
+            .help("each tenant costs six series; the access log has every one of them");
+    }
+    written.value as usize
 }
 
 fn limits(written: Option<&document::Limits>) -> Limits {

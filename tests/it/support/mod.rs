@@ -1,6 +1,7 @@
 //! What tests of several areas stand on.
 
 pub mod backend;
+pub mod collector;
 pub mod edge;
 pub mod gateway;
 pub mod postgres;

@@ -1,0 +1,158 @@
+//! What is logged, changed while running: for a while, after which it is as it was.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio_util::task::AbortOnDropHandle;
+use tracing_subscriber::EnvFilter;
+
+/// The filter of the process's log.
+pub struct LogFilter {
+    usual: String,
+    apply: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>,
+    changed: Mutex<Option<Changed>>,
+}
+
+/// A filter that holds for a while.
+struct Changed {
+    filter: String,
+    until: SystemTime,
+    _reverting: AbortOnDropHandle<()>,
+}
+
+/// The filter in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InForce {
+    /// What is logged, in the words of `--log`.
+    pub filter: String,
+    /// Until when, where it is not the usual one.
+    pub until: Option<SystemTime>,
+    /// What is logged otherwise.
+    pub usual: String,
+}
+
+impl LogFilter {
+    /// The filter that the process was started with, and what puts another in force.
+    pub fn new(
+        usual: String,
+        apply: impl Fn(EnvFilter) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { usual, apply: Box::new(apply), changed: Mutex::new(None) })
+    }
+
+    /// What is in force.
+    pub fn in_force(&self) -> InForce {
+        let changed = self.changed();
+        InForce {
+            filter: changed.as_ref().map_or(&self.usual, |changed| &changed.filter).clone(),
+            until: changed.as_ref().map(|changed| changed.until),
+            usual: self.usual.clone(),
+        }
+    }
+
+    /// Puts a filter in force for a while. Must be called within the runtime.
+    ///
+    /// # Errors
+    /// A filter that cannot be read; the one in force stays.
+    pub fn change(self: &Arc<Self>, filter: &str, time: Duration) -> Result<(), String> {
+        let read = read(filter)?;
+        // Held to the end: a timer that runs out now must not take this change for its own.
+        let mut changed = self.changed();
+        (self.apply)(read)?;
+        let this = Arc::downgrade(self);
+        let reverting = tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            if let Some(this) = this.upgrade() {
+                this.revert();
+            }
+        });
+        *changed = Some(Changed {
+            filter: filter.to_owned(),
+            until: SystemTime::now() + time,
+            _reverting: AbortOnDropHandle::new(reverting),
+        });
+        Ok(())
+    }
+
+    /// Puts the usual filter in force.
+    pub fn revert(&self) {
+        let mut changed = self.changed();
+        if changed.is_none() {
+            return;
+        }
+        let usual = read(&self.usual).expect("the process started with it");
+        match (self.apply)(usual) {
+            Ok(()) => tracing::info!(filter = self.usual, "the log's filter is the usual one again"),
+            Err(error) => tracing::warn!(error, "the log's filter cannot be changed back"),
+        }
+        *changed = None;
+    }
+
+    fn changed(&self) -> MutexGuard<'_, Option<Changed>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads a filter such as `info` or `warn,innkeeper::plugin=debug`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(filter).map_err(|error| format!("`{filter}` is no log filter: {error}"))
+}
+
+impl fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogFilter").field("usual", &self.usual).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A filter, and what was put in force.
+    fn filter() -> (Arc<LogFilter>, Arc<Mutex<Vec<String>>>) {
+        let applied = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&applied);
+        let filter = LogFilter::new("info".into(), move |filter| {
+            told.lock().unwrap().push(filter.to_string());
+            Ok(())
+        });
+        (filter, applied)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_ends_when_its_time_is_over() {
+        let (filter, applied) = filter();
+        filter.change("debug", Duration::from_secs(600)).unwrap();
+        tokio::time::sleep(Duration::from_secs(599)).await;
+        assert_eq!(filter.in_force().filter, "debug");
+        assert!(filter.in_force().until.is_some());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(filter.in_force(), InForce { filter: "info".into(), until: None, usual: "info".into() });
+        assert_eq!(*applied.lock().unwrap(), ["debug", "info"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_change_has_its_own_time() {
+        let (filter, applied) = filter();
+        filter.change("debug", Duration::from_secs(10)).unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        filter.change("trace", Duration::from_secs(10)).unwrap();
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        assert_eq!(filter.in_force().filter, "trace");
+        filter.revert();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(*applied.lock().unwrap(), ["debug", "trace", "info"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_filter_changes_nothing() {
+        let (filter, applied) = filter();
+        let error = filter.change("innkeeper=loud", Duration::from_secs(1)).unwrap_err();
+        assert!(error.starts_with("`innkeeper=loud` is no log filter"), "{error}");
+        assert!(applied.lock().unwrap().is_empty());
+    }
+}

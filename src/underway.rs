@@ -1,0 +1,236 @@
+//! Requests under way: what each is doing and for how long, told to whoever asks while it lasts.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use http::{Method, Uri};
+
+use crate::tenant::TenantId;
+
+/// As many parts of the list as keep workers from waiting for each other.
+const SHARDS: usize = 16;
+
+/// All requests under way in one process.
+#[derive(Default)]
+pub struct Underway {
+    shards: [Mutex<HashMap<u64, Arc<Progress>>>; SHARDS],
+    begun: AtomicU64,
+}
+
+/// One request, as far as it has come.
+#[derive(Debug)]
+pub struct Progress {
+    /// The id that client, backend and log share.
+    pub id: String,
+    /// When its head was read.
+    pub started: Instant,
+    /// The other end of its connection.
+    pub peer: SocketAddr,
+    /// Its method.
+    pub method: Method,
+    /// Its target as it came, query included.
+    pub uri: Uri,
+    route: OnceLock<Arc<str>>,
+    tenant: OnceLock<TenantId>,
+    phase: AtomicU8,
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+/// What a request is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Its tenant is being found and admitted.
+    Resolving,
+    /// An upstream has it, and has not begun to answer.
+    Upstream,
+    /// A database has it.
+    Database,
+    /// Its answer is on the way to the client.
+    Streaming,
+    /// It has left HTTP: both ends say what they like.
+    Tunnel,
+}
+
+impl Phase {
+    const ALL: [Self; 5] = [Self::Resolving, Self::Upstream, Self::Database, Self::Streaming, Self::Tunnel];
+
+    /// The phase in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resolving => "resolving",
+            Self::Upstream => "upstream",
+            Self::Database => "database",
+            Self::Streaming => "streaming",
+            Self::Tunnel => "tunnel",
+        }
+    }
+}
+
+/// A request's place in the list, which it leaves when this is dropped.
+pub struct Place {
+    underway: Arc<Underway>,
+    key: u64,
+    progress: Arc<Progress>,
+}
+
+impl Underway {
+    /// Adds a request.
+    pub fn enter(self: &Arc<Self>, progress: Progress) -> Place {
+        let progress = Arc::new(progress);
+        let key = self.begun.fetch_add(1, Ordering::Relaxed);
+        self.shard(key).insert(key, Arc::clone(&progress));
+        Place { underway: Arc::clone(self), key, progress }
+    }
+
+    /// Every request under way, the oldest first.
+    pub fn list(&self) -> Vec<Arc<Progress>> {
+        let mut all: Vec<Arc<Progress>> = Vec::new();
+        for shard in 0..SHARDS as u64 {
+            all.extend(self.shard(shard).values().cloned());
+        }
+        all.sort_unstable_by_key(|progress| progress.started);
+        all
+    }
+
+    fn shard(&self, key: u64) -> MutexGuard<'_, HashMap<u64, Arc<Progress>>> {
+        let index = usize::try_from(key % SHARDS as u64).expect("less than the number of shards");
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress {
+    /// A request that begins now.
+    pub fn begin(id: String, peer: SocketAddr, method: Method, uri: Uri) -> Self {
+        Self {
+            id,
+            started: Instant::now(),
+            peer,
+            method,
+            uri,
+            route: OnceLock::new(),
+            tenant: OnceLock::new(),
+            phase: AtomicU8::new(Phase::Resolving as u8),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+        }
+    }
+
+    /// The route that took it.
+    pub fn route(&self) -> Option<&Arc<str>> {
+        self.route.get()
+    }
+
+    /// The tenant that it was admitted for.
+    pub fn tenant(&self) -> Option<&TenantId> {
+        self.tenant.get()
+    }
+
+    /// What it is waiting for.
+    pub fn phase(&self) -> Phase {
+        Phase::ALL[usize::from(self.phase.load(Ordering::Relaxed))]
+    }
+
+    /// Bytes of its body that were read so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of its answer that were sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Notes the route. A request has one.
+    pub fn set_route(&self, route: Arc<str>) {
+        let _ = self.route.set(route);
+    }
+
+    /// Notes the tenant. A request has one.
+    pub fn set_tenant(&self, tenant: TenantId) {
+        let _ = self.tenant.set(tenant);
+    }
+
+    /// Notes what it is waiting for from now on.
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Counts bytes of its body.
+    pub fn receive(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes of its answer.
+    pub fn send(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Place {
+    /// What is told of the request, to share.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+}
+
+impl Deref for Place {
+    type Target = Progress;
+
+    fn deref(&self) -> &Progress {
+        &self.progress
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.underway.shard(self.key).remove(&self.key);
+    }
+}
+
+impl fmt::Debug for Underway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Underway").field("requests", &self.list().len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(id: &str) -> Progress {
+        Progress::begin(id.into(), ([192, 0, 2, 1], 1).into(), Method::GET, Uri::from_static("/a?b"))
+    }
+
+    #[test]
+    fn a_request_is_listed_until_it_is_over() {
+        let underway = Arc::new(Underway::default());
+        let places: Vec<Place> = (0..40).map(|number| underway.enter(begin(&number.to_string()))).collect();
+        let ids: Vec<String> = underway.list().iter().map(|progress| progress.id.clone()).collect();
+        assert_eq!(ids.len(), 40);
+        assert_eq!(ids.first().map(String::as_str), Some("0"), "the oldest comes first");
+        drop(places);
+        assert!(underway.list().is_empty());
+    }
+
+    #[test]
+    fn what_it_does_is_told_while_it_does_it() {
+        let underway = Arc::new(Underway::default());
+        let place = underway.enter(begin("1"));
+        assert_eq!(underway.list()[0].phase(), Phase::Resolving);
+        for phase in Phase::ALL {
+            place.set_phase(phase);
+            assert_eq!(underway.list()[0].phase(), phase);
+        }
+        place.send(3);
+        place.send(4);
+        place.receive(1);
+        assert_eq!((underway.list()[0].sent(), underway.list()[0].received()), (7, 1));
+    }
+}

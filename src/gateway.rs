@@ -15,13 +15,13 @@ mod sql;
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::Response;
 
 use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::Refusal;
 use crate::handler::{Connection, Handler, Inbound};
-use crate::snapshot::{Hold, Snapshot, SnapshotStore, Stopped, Target};
+use crate::snapshot::{Snapshot, SnapshotStore, Stopped, Target};
 use crate::telemetry::Metrics;
 use crate::underway::Underway;
 
@@ -72,6 +72,19 @@ impl Gateway {
             claims: None,
         });
 
+        self.serve(head, body, connection, snapshot, record, sql_client).await
+    }
+
+    /// What one snapshot makes of a request that can be read in one way only.
+    async fn serve(
+        &self,
+        head: Arc<RequestHead>,
+        body: Body,
+        connection: &Connection,
+        snapshot: &Snapshot,
+        record: &mut Record,
+        sql_client: &mut Option<sql::Client>,
+    ) -> Result<Response<Body>, Refusal> {
         let matched = snapshot.route(&head)?;
         record.matched(&matched);
         if let Target::Sql(target) = matched.target() {
@@ -86,7 +99,11 @@ impl Gateway {
             Ok(caller) => caller,
             Err(Stopped::Refused(refusal)) => return Err(refusal),
             Err(Stopped::Held(hold)) => {
-                return self.walk_again(hold, head, body, connection, record, sql_client).await;
+                hold.released(record.arrived()).await?;
+                // The override is gone, and what is in force by now decides.
+                let snapshot = self.snapshots.load();
+                record.starts_anew(snapshot.generation());
+                return Box::pin(self.serve(head, body, connection, &snapshot, record, sql_client)).await;
             }
         };
         record.admitted(&caller);
@@ -106,29 +123,6 @@ impl Gateway {
             }
         };
         answered.map(|response| caller.answer(response))
-    }
-
-    /// Waits for the override that holds a request to go, and starts anew with the policy in force
-    /// by then.
-    async fn walk_again(
-        &self,
-        hold: Hold,
-        head: Arc<RequestHead>,
-        body: Body,
-        connection: &Connection,
-        record: &mut Record,
-        sql_client: &mut Option<sql::Client>,
-    ) -> Result<Response<Body>, Refusal> {
-        hold.released(record.arrived()).await?;
-        let snapshot = self.snapshots.load();
-        record.starts_anew(snapshot.generation());
-        let head = Arc::unwrap_or_clone(head);
-        let mut request = Request::new(body);
-        *request.method_mut() = head.method;
-        *request.uri_mut() = head.uri;
-        *request.headers_mut() = head.headers;
-        let inbound = Inbound { request, verdict: Ok(()) };
-        Box::pin(self.walk(inbound, connection, &snapshot, record, sql_client)).await
     }
 }
 

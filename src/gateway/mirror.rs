@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{Method, Request};
 
 use crate::body::Body;
+use crate::forward::Errand;
 use crate::forward::headers::X_TENANT_TICKET;
 use crate::snapshot::{Caller, Snapshot};
 use crate::telemetry::{Metrics, ResultLabel};
@@ -33,7 +34,7 @@ pub(super) fn copy(request: &Request<Body>, caller: &Caller, snapshot: &Snapshot
     copy.headers_mut().remove(X_TENANT_TICKET);
     tokio::spawn(async move {
         let _permit = permit;
-        let result = if upstream.send(copy).await.is_ok() { "sent" } else { "failed" };
+        let result = if upstream.send(copy, &mut Errand::of(None)).await.is_ok() { "sent" } else { "failed" };
         count(&metrics, result);
     });
 }

@@ -218,7 +218,9 @@ impl Admin {
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
-        host::check(request.uri(), request.headers())?;
+        let snapshot = self.reloader.store().load();
+        host::check(request.uri(), request.headers(), &snapshot.policy().server.admin_hosts)?;
+        drop(snapshot);
         let path = request.uri().path();
         let here: Vec<&Entry> = SURFACE.iter().filter(|entry| entry.is_at(path)).collect();
         if here.is_empty() {

@@ -89,7 +89,7 @@ impl Record {
             refusal: None,
             matched_at: None,
             admitted_at: None,
-            traced: snapshot.traces().map(|traces| Traced::begin(traces, request.headers())),
+            traced: snapshot.traces().map(|traces| Traced::begin(traces, request, connection.scheme)),
             rule: server.access_log,
             tenants_shown: server.tenant_metrics,
             place,

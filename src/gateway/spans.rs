@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::header::HOST;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, Version};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanKind;
 
 use super::access::Record;
+use crate::body::Body;
 use crate::decision::host_of;
 use crate::otlp::{Exporter, Span};
 use crate::tenant::TenantId;
@@ -20,6 +21,8 @@ use crate::trace::{Position, new_span};
 pub(super) struct Traced {
     traces: Arc<Exporter>,
     position: Position,
+    scheme: &'static str,
+    version: Version,
     /// What the client asked for, kept where somebody will read it.
     host: Option<HeaderValue>,
 }
@@ -32,10 +35,10 @@ struct Clock {
 
 impl Traced {
     /// Finds a request's place in a trace.
-    pub(super) fn begin(traces: &Arc<Exporter>, headers: &HeaderMap) -> Self {
-        let position = Position::of(headers, traces.settings().share);
-        let host = if position.is_sampled() { headers.get(HOST).cloned() } else { None };
-        Self { traces: Arc::clone(traces), position, host }
+    pub(super) fn begin(traces: &Arc<Exporter>, request: &Request<Body>, scheme: &'static str) -> Self {
+        let position = Position::of(request.headers(), traces.settings().share);
+        let host = if position.is_sampled() { request.headers().get(HOST).cloned() } else { None };
+        Self { traces: Arc::clone(traces), position, scheme, version: request.version(), host }
     }
 
     /// What a backend is told.
@@ -78,14 +81,18 @@ impl Traced {
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
             KeyValue::new("url.path", record.place.uri.path().to_owned()),
+            KeyValue::new("url.scheme", self.scheme),
+            KeyValue::new(
+                "network.protocol.version",
+                if self.version == Version::HTTP_2 { "2" } else { "1.1" },
+            ),
             KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
             KeyValue::new("client.address", record.place.peer.ip().to_canonical().to_string()),
             KeyValue::new("innkeeper.request_id", record.place.id.clone()),
             KeyValue::new("innkeeper.generation", i64::try_from(record.generation).unwrap_or(i64::MAX)),
         ];
         let authority = self.host.as_ref().and_then(|host| host.to_str().ok());
-        let authority =
-            authority.or_else(|| record.place.uri.authority().map(|authority| authority.as_str()));
+        let authority = authority.or_else(|| record.place.uri.authority().map(http::uri::Authority::as_str));
         let plugin = record.by.as_ref().and_then(|by| by.plugin.as_ref());
         let texts = [
             ("server.address", authority.map(host_of)),

@@ -108,11 +108,12 @@ impl PluginHost {
         let flat_linker = flat::linker(&engine).expect("no two of our imports have the same name");
         let threads = |error: std::io::Error| HostError(error.to_string());
         let epochs = Epochs::start(engine.clone()).map_err(threads)?;
-        let lane = SlowLane::start("plugin-lane", Yielding::Much).map_err(threads)?;
-        let loading = SlowLane::start("plugin-loader", Yielding::Little).map_err(threads)?;
+        let lane = SlowLane::start().map_err(threads)?;
+        let loading = SlowLane::for_loading().map_err(threads)?;
         let compilers = rayon::ThreadPoolBuilder::new()
             .thread_name(|_| "plugin-compiler".into())
-            .start_handler(|_| lower_priority(Yielding::Little))
+            // The first thread is never starved, however many cores are busy.
+            .start_handler(|index| lower_priority(if index == 0 { Yielding::Not } else { Yielding::Little }))
             .build()
             .map_err(|error| HostError(error.to_string()))?;
         let slots = Arc::new(Semaphore::new(settings.instances as usize));

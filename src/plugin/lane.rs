@@ -19,17 +19,20 @@ pub(super) enum Yielding {
     /// Beside a worker that is busy it gets a thirtieth of the core: for calls that outstay their
     /// time, of which there can be any number.
     Much,
-    /// A quarter: for loading a plugin, which an operator waits for and which ends. At a thirtieth
-    /// a swap on a saturated machine took six seconds in place of one.
+    /// A quarter of it.
     Little,
+    /// Its fair share: for one thread that loads plugins. An operator waits for it, and it ends; at a
+    /// thirtieth, a swap on a saturated machine took six seconds in place of one.
+    Not,
 }
 
 impl Yielding {
     #[cfg(target_os = "linux")]
-    fn niceness(self) -> i32 {
+    fn niceness(self) -> Option<i32> {
         match self {
-            Self::Much => 15,
-            Self::Little => 5,
+            Self::Much => Some(15),
+            Self::Little => Some(5),
+            Self::Not => None,
         }
     }
 }
@@ -88,9 +91,20 @@ impl Pace {
 }
 
 impl SlowLane {
-    pub(super) fn start(name: &str, yielding: Yielding) -> io::Result<Self> {
+    /// The lane of calls that outstay their time.
+    pub(super) fn start() -> io::Result<Self> {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        Self::with_threads("plugin-lane", threads, Yielding::Much)
+    }
+
+    /// A lane of one thread on which plugins are configured, which may loop just as well.
+    pub(super) fn for_loading() -> io::Result<Self> {
+        Self::with_threads("plugin-loader", 1, Yielding::Not)
+    }
+
+    fn with_threads(name: &str, threads: usize, yielding: Yielding) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
-            .worker_threads(thread::available_parallelism().map_or(1, usize::from))
+            .worker_threads(threads)
             .thread_name(name)
             .on_thread_start(move || lower_priority(yielding))
             .build()?;
@@ -182,5 +196,7 @@ pub(super) fn lower_priority(yielding: Yielding) {
     // On Linux a process without an id is the current thread. Where the system refuses, the work
     // is done all the same.
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, yielding.niceness());
+    if let Some(niceness) = yielding.niceness() {
+        let _ = rustix::process::setpriority_process(None, niceness);
+    }
 }

@@ -12,6 +12,8 @@ pub struct Server {
     pub listen: Vec<SocketAddr>,
     /// Address of the admin listener. A change needs a restart.
     pub admin: SocketAddr,
+    /// Names that the admin listener answers to, in lower case, beside addresses and `localhost`.
+    pub admin_hosts: Vec<String>,
     /// Size limits.
     pub limits: Limits,
     /// Timeouts.

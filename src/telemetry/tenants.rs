@@ -200,15 +200,15 @@ impl TenantMetrics {
                 .encode_family(&[("tenant", *tenant)])?
                 .encode_counter::<NoLabelSet, _, u64>(&took, None)?;
         }
-        let bytes: [(&str, &str, fn(&Series) -> &AtomicU64); 2] = [
-            ("tenant_received", "Bytes of their bodies", |series| &series.received),
-            ("tenant_sent", "Bytes of their answers", |series| &series.sent),
-        ];
-        for (name, help, of) in bytes {
+        for (name, help, is_sent) in [
+            ("tenant_received", "Bytes of their bodies", false),
+            ("tenant_sent", "Bytes of their answers", true),
+        ] {
             let unit = Some(&Unit::Bytes);
             let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
             for (tenant, series) in &all {
-                let count = of(series).load(Ordering::Relaxed);
+                let count = if is_sent { &series.sent } else { &series.received };
+                let count = count.load(Ordering::Relaxed);
                 family
                     .encode_family(&[("tenant", *tenant)])?
                     .encode_counter::<NoLabelSet, _, u64>(&count, None)?;

@@ -85,6 +85,8 @@ async fn a_forwarded_request_is_traced_from_its_caller_to_its_backend() {
         ("url.path", "/keyed/orders"),
         ("http.response.status_code", "200"),
         ("http.route", "keyed"),
+        ("url.scheme", "http"),
+        ("network.protocol.version", "1.1"),
         ("server.address", "127.0.0.1"),
         ("client.address", "127.0.0.1"),
         ("innkeeper.tenant", "acme"),

@@ -66,6 +66,9 @@ record! {
     listen: Option<OneOrMany<Located<SocketAddr>>>,
     /// Address of the admin listener. Default `127.0.0.1:9901`.
     admin: Option<Located<SocketAddr>>,
+    /// Names that the admin listener answers to, such as a service's in a cluster, beside addresses
+    /// and `localhost`.
+    admin_hosts: Option<OneOrMany<Located<String>>>,
     /// Size limits.
     limits: Option<Limits>,
     /// Timeouts.

@@ -50,6 +50,6 @@ impl Leaf for Collector {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "pattern": "^https?://", "examples": ["http://127.0.0.1:4318"] })
+        json_schema!({ "type": "string", "examples": ["http://127.0.0.1:4318"] })
     }
 }

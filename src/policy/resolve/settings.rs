@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::uri::Authority;
+
 use super::access_log::access_log;
 use super::tracing::tracing;
 use super::{Names, or};
-use crate::policy::decode::{Located, Named, shorten};
+use crate::policy::decode::{Located, Named, OneOrMany, shorten};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::leaf::{DurationOrZero, SharedKey, Size};
@@ -53,6 +55,7 @@ pub(super) fn server(written: Option<&document::Server>, report: &mut Report) ->
     Server {
         listen: if addresses.is_empty() { vec![DEFAULT_LISTEN] } else { addresses },
         admin: or(admin, DEFAULT_ADMIN),
+        admin_hosts: admin_hosts(written.and_then(|server| server.admin_hosts.as_ref()), report),
         limits: limits(written.and_then(|server| server.limits.as_ref())),
         timeouts: timeouts(written.and_then(|server| server.timeouts.as_ref())),
         ticket_key: ticket_key(written.and_then(|server| server.ticket_key.as_ref()), report),
@@ -70,6 +73,18 @@ fn ticket_key(written: Option<&Located<SharedKey>>, report: &mut Report) -> Opti
             .help("make one: `openssl rand -base64 32`");
     }
     Some(key.clone())
+}
+
+fn admin_hosts(written: Option<&OneOrMany<Located<String>>>, report: &mut Report) -> Vec<String> {
+    let mut hosts = Vec::new();
+    for host in written.iter().flat_map(|many| &many.0) {
+        if host.value.parse::<Authority>().is_ok_and(|authority| authority.host() == host.value) {
+            hosts.push(host.value.to_ascii_lowercase());
+        } else {
+            report.error(host.place, format!("a host is a name without a port, got `{}`", host.shown()));
+        }
+    }
+    hosts
 }
 
 fn tenant_metrics(written: Option<&Located<u32>>, report: &mut Report) -> usize {

@@ -4,11 +4,13 @@
 mod access;
 mod access_log;
 mod forward;
+mod grpc;
 mod ndjson;
 mod problem;
 mod query;
 pub mod sanitise;
 mod sql;
+mod upgrade;
 
 use std::sync::Arc;
 
@@ -48,6 +50,7 @@ impl Gateway {
         sql_client: &mut Option<sql::Client>,
     ) -> Result<Response<Body>, Refusal> {
         inbound.verdict?;
+        let wish = inbound.upgrade;
         let (parts, body) = inbound.request.into_parts();
         let authority = sanitise::inspect(&parts)?;
         let head = Arc::new(RequestHead {
@@ -65,6 +68,7 @@ impl Gateway {
 
         let matched = snapshot.route(&head)?;
         record.matched(&matched);
+        let switch = upgrade::grant(wish, matched.target())?;
         if let Target::Sql(target) = matched.target() {
             let client = sql_client.insert(sql::Client::of(&target.endpoint, &head));
             // A browser's question comes without a tenant.
@@ -84,7 +88,7 @@ impl Gateway {
                 sql::run(target, &caller, snapshot, &head, body, record.request_id()).await
             }
             Target::Forward(target) => {
-                forward::run(target, &caller, snapshot, head, body, record.request_id()).await
+                forward::run(target, &caller, snapshot, head, body, switch, record.request_id()).await
             }
         }
     }
@@ -96,6 +100,7 @@ impl Handler for Gateway {
         let snapshot = self.snapshots.load();
         let mut record = Record::open(&inbound, connection, snapshot.generation());
         record.set_recorded(snapshot.policy().server.access_log == policy::AccessLog::On);
+        let is_grpc = grpc::is_spoken(&inbound.request);
         let mut sql_client = None;
         let outcome = self.walk(inbound, connection, &snapshot, &mut record, &mut sql_client).await;
         let mut response = match outcome {
@@ -103,6 +108,7 @@ impl Handler for Gateway {
             Err(refusal) => {
                 let response = match &sql_client {
                     Some(client) => client.refuse(&refusal, record.request_id()),
+                    None if is_grpc => grpc::refuse(&refusal),
                     None => problem::response(&refusal, record.request_id()),
                 };
                 record.refused(refusal);

@@ -12,6 +12,7 @@ pub mod error;
 pub mod handler;
 pub mod telemetry;
 pub mod tenant;
+pub mod upgrade;
 
 // Floor 1: the policy, as written and as resolved.
 pub mod policy;

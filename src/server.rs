@@ -6,6 +6,8 @@ mod flow;
 pub mod framing;
 mod patience;
 pub mod reason;
+mod switch;
+mod tunnel;
 mod wire;
 
 use std::io;

@@ -117,6 +117,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Requests under way.
     pub requests_in_flight: Gauge,
+    /// Connections and streams that have left HTTP.
+    pub tunnels: Gauge,
 }
 
 impl Metrics {
@@ -145,6 +147,7 @@ impl Metrics {
             oldest_generation_age: Gauge::default(),
             connections: Gauge::default(),
             requests_in_flight: Gauge::default(),
+            tunnels: Gauge::default(),
         };
         metrics.register();
         Arc::new(metrics)
@@ -256,5 +259,6 @@ impl Metrics {
         );
         registry.register("connections", "Open client connections", self.connections.clone());
         registry.register("requests_in_flight", "Requests under way", self.requests_in_flight.clone());
+        registry.register("tunnels", "Open tunnels: WebSockets and other upgrades", self.tunnels.clone());
     }
 }

@@ -6,6 +6,7 @@ pub mod headers;
 mod outgoing;
 mod pool;
 mod response;
+mod tunnel;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,9 +18,11 @@ use hyper::body::Incoming;
 
 use self::outgoing::Outgoing;
 use self::pool::{ConnectError, Endpoint, Lease};
+use self::tunnel::Proposal;
 use crate::body::Body;
 use crate::error::{Code, Refusal};
 use crate::policy;
+use crate::upgrade::Switch;
 
 /// An upstream with its connections. It is shared by every snapshot whose policy describes the
 /// upstream alike, so that a reload keeps connections open.
@@ -50,14 +53,25 @@ impl Upstream {
     /// may have reached an endpoint is sent twice, but for a request that is safe to repeat and
     /// that met a kept connection in the moment of its closing.
     ///
+    /// With a `switch`, the upstream is asked to leave HTTP; a response with status 101 then has a
+    /// tunnel for its body.
+    ///
     /// Dropping the future, or the response's body, cancels the request at the upstream.
     ///
     /// # Errors
     /// `upstream-unreachable` or `upstream-timeout`, whose cause names the endpoint; or what was
     /// wrong with the request's own body.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Refusal> {
+    pub async fn send(
+        &self,
+        request: Request<Body>,
+        switch: Option<Switch>,
+    ) -> Result<Response<Body>, Refusal> {
         let (mut head, body) = request.into_parts();
         self.address(&mut head, &body)?;
+        let proposal = match switch {
+            Some(switch) => self.propose(switch, &mut head)?,
+            None => None,
+        };
         let (outgoing, progress) = Outgoing::new(body);
         let mut request = Request::from_parts(head, outgoing);
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -78,7 +92,9 @@ impl Upstream {
                     .then(|| copy_of(&request));
                 let limit = self.settings.response_timeout;
                 match outgoing::within(limit, progress.as_deref(), lease.send(request)).await {
-                    Ok(Ok(response)) => return accept(response, lease, progress, &self.settings),
+                    Ok(Ok(response)) => {
+                        return accept(response, lease, progress, &self.settings, proposal.as_ref()).await;
+                    }
                     Ok(Err(mut error)) => {
                         if let Some(broken) = progress.as_deref().and_then(outgoing::Progress::failure) {
                             return Err(broken.refusal());
@@ -117,6 +133,18 @@ impl Upstream {
                 .because(format_args!("{endpoint}: {error}")),
             None => unreachable("the upstream has no endpoint"),
         })
+    }
+
+    /// Makes the wish to switch part of a head. A wish that can be left unheard is, where the
+    /// upstream speaks HTTP/2: its connection has other requests and cannot become another protocol.
+    fn propose(&self, switch: Switch, head: &mut request::Parts) -> Result<Option<Proposal>, Refusal> {
+        match (self.settings.http2, switch.is_binding) {
+            (false, _) => Ok(Some(Proposal::put(switch, head))),
+            (true, false) => Ok(None),
+            (true, true) => Err(Refusal::new(Code::RequestInvalid, "this route cannot switch protocols")
+                .with_status(StatusCode::NOT_IMPLEMENTED)
+                .because(format_args!("upstream {} speaks HTTP/2", self.settings.name))),
+        }
     }
 
     /// Makes a head say what the upstream's protocol says: an origin-form target and `Host`, or
@@ -162,19 +190,27 @@ impl Upstream {
 }
 
 /// Turns an upstream's response into ours.
-fn accept(
-    response: Response<Incoming>,
+async fn accept(
+    mut response: Response<Incoming>,
     lease: Lease,
     progress: Option<Arc<outgoing::Progress>>,
     settings: &policy::Upstream,
+    proposal: Option<&Proposal>,
 ) -> Result<Response<Body>, Refusal> {
-    // We never ask for an upgrade, so that what follows a 101 would be bytes of no protocol.
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(unreachable("the upstream switched protocols unasked"));
-    }
+    let far_end = match proposal {
+        Some(proposal) => proposal.judge(&mut response).await?,
+        // What follows would be bytes of no protocol.
+        None if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            return Err(unreachable("the upstream switched protocols unasked"));
+        }
+        None => None,
+    };
     let (mut head, body) = response.into_parts();
     headers::clean_response(&mut head.headers);
-    let body = response::receive(body, lease, progress, settings.body_idle_timeout);
+    let body = match far_end {
+        Some(far_end) => Body::tunnel(far_end),
+        None => response::receive(body, lease, progress, settings.body_idle_timeout),
+    };
     Ok(Response::from_parts(head, body))
 }
 

@@ -121,7 +121,7 @@ impl Endpoint {
             return Ok(Sender::Http2(sender));
         }
         let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        tokio::spawn(connection.with_upgrades());
         Ok(Sender::Http1(sender))
     }
 

@@ -166,6 +166,7 @@ impl Record {
             head_ms: milliseconds(until_head),
             total_ms: milliseconds(self.started.elapsed()),
             bytes: end.bytes,
+            bytes_received: end.received,
             // The answer to a HEAD has a body that nobody reads.
             complete: matches!(end.outcome, BodyOutcome::Complete) || self.method == Method::HEAD,
         };
@@ -213,6 +214,8 @@ struct Finished<'a> {
     head_ms: f64,
     total_ms: f64,
     bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_received: Option<u64>,
     complete: bool,
 }
 
@@ -270,6 +273,9 @@ impl std::fmt::Display for Finished<'_> {
             if let Some(value) = value {
                 write!(f, " {name}={value}")?;
             }
+        }
+        if let Some(received) = self.bytes_received {
+            write!(f, " received={received}B")?;
         }
         for asked in &self.plugin_calls {
             write!(f, " {asked}")?;

@@ -9,6 +9,7 @@ use crate::decision::RequestHead;
 use crate::error::Refusal;
 use crate::forward::headers::{self, Hop};
 use crate::snapshot::{Caller, Forward, Snapshot};
+use crate::upgrade::Switch;
 
 /// Forwards the request on behalf of the caller, and its response back, both streamed.
 pub(super) async fn run(
@@ -17,6 +18,7 @@ pub(super) async fn run(
     snapshot: &Snapshot,
     head: Arc<RequestHead>,
     body: Body,
+    switch: Option<Switch>,
     request_id: &str,
 ) -> Result<Response<Body>, Refusal> {
     let upstream = match caller {
@@ -47,7 +49,7 @@ pub(super) async fn run(
         Caller::NoTenant => headers::Caller::NoTenant,
     };
     headers::prepare(request.headers_mut(), hop, on_behalf, request_id);
-    let mut response = upstream.send(request).await?;
+    let mut response = upstream.send(request, switch).await?;
     headers::clean_response(response.headers_mut());
     Ok(response)
 }

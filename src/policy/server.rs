@@ -59,6 +59,8 @@ pub struct Timeouts {
     pub body_idle: Duration,
     /// A connection with no request. Default 75 s.
     pub keep_alive: Duration,
+    /// A tunnel (an upgraded connection) through which nothing passes. Default 1 h.
+    pub tunnel_idle: Duration,
     /// What requests in flight are given after SIGTERM. Default 30 s.
     pub drain: Duration,
 }
@@ -69,6 +71,7 @@ impl Default for Timeouts {
             header_read: Duration::from_secs(10),
             body_idle: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
+            tunnel_idle: Duration::from_hours(1),
             drain: Duration::from_secs(30),
         }
     }

@@ -6,6 +6,7 @@ mod query;
 mod route;
 mod sources;
 mod sql;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub(crate) use sources::{
     TenantShare, Tenants, Upstream,
 };
 pub(crate) use sql::Sql;
+pub(crate) use upgrade::Upgrades;
 
 record! {
     /// An Innkeeper policy.
@@ -90,6 +92,8 @@ record! {
     body_idle: Option<Located<Duration>>,
     /// A connection without a request. Default 75s.
     keep_alive: Option<Located<Duration>>,
+    /// A tunnel, such as a WebSocket, through which nothing passes. Default 1h.
+    tunnel_idle: Option<Located<Duration>>,
     /// What requests in flight are given after SIGTERM. Default 30s.
     drain: Option<Located<DurationOrZero>>,
 }

@@ -87,6 +87,7 @@ fn timeouts(written: Option<&document::Timeouts>) -> Timeouts {
         header_read: or(written.header_read.as_ref(), default.header_read),
         body_idle: or(written.body_idle.as_ref(), default.body_idle),
         keep_alive: or(written.keep_alive.as_ref(), default.keep_alive),
+        tunnel_idle: or(written.tunnel_idle.as_ref(), default.tunnel_idle),
         drain: or(written.drain.as_ref(), DurationOrZero(default.drain)).0,
     }
 }

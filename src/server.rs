@@ -1,5 +1,6 @@
 //! The server: accepts connections, lets a handler answer their requests, and drains.
 
+pub mod census;
 mod connection;
 mod exchange;
 mod flow;

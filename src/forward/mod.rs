@@ -171,6 +171,7 @@ impl Upstream {
         } else {
             head.version = Version::HTTP_11;
             head.headers.remove(header::TE);
+            join_cookies(&mut head.headers);
             if !head.headers.contains_key(header::HOST)
                 && let Some(first) = self.settings.endpoints.first()
                 && let Ok(host) = HeaderValue::from_str(first.authority.as_str())
@@ -186,6 +187,17 @@ impl Upstream {
             Refusal::new(Code::RequestInvalid, "the request target cannot be forwarded").because(error)
         })?;
         Ok(())
+    }
+}
+
+/// Puts the crumbs of a cookie together: HTTP/2 may send them one by one, HTTP/1.1 may not
+/// (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if let (Some(_), Some(_)) = (crumbs.next(), crumbs.next()) {
+        let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        let whole = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("its parts are values");
+        headers.insert(header::COOKIE, whole);
     }
 }
 

@@ -33,6 +33,9 @@ pub struct Limits {
     pub body_bytes: u64,
     /// Body that a query route reads into memory, bytes. Default 1 MiB.
     pub query_body_bytes: usize,
+    /// What a client's body must bring on average while we wait for it, bytes per second, once it
+    /// has kept us waiting for `body_idle`. Zero for no such limit. Default 128.
+    pub min_body_rate: u64,
     /// Open client connections. Default 10,000.
     pub connections: usize,
 }
@@ -44,6 +47,7 @@ impl Default for Limits {
             header_count: 100,
             body_bytes: 100 << 20,
             query_body_bytes: 1 << 20,
+            min_body_rate: 128,
             connections: 10_000,
         }
     }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -57,6 +58,7 @@ impl<H: Handler> Exchange<H> {
         };
         let verdict = self.judge(&request, head);
         let refused = verdict.is_err();
+        let is_answered = (!request.body().is_end_stream()).then(Arc::<AtomicBool>::default);
         let upgrade = asking.as_ref().map(|asking| asking.wish.clone());
         let inbound = if refused {
             let mut bare = Request::new(Body::empty());
@@ -65,7 +67,8 @@ impl<H: Handler> Exchange<H> {
             *bare.version_mut() = request.version();
             Inbound { request: bare, upgrade, verdict }
         } else {
-            Inbound { request: request.map(|body| self.receive(body)), upgrade, verdict }
+            let request = request.map(|body| self.receive(body, is_answered.clone()));
+            Inbound { request, upgrade, verdict }
         };
         let answering = Guarded(pin!(self.handler.handle(inbound, &self.connection)));
         let mut response = answering.await.unwrap_or_else(|panic| {
@@ -74,6 +77,9 @@ impl<H: Handler> Exchange<H> {
             self.handler.refuse(&refusal)
         });
         in_flight.answered();
+        if let Some(is_answered) = is_answered {
+            is_answered.store(true, Ordering::Release);
+        }
         if refused && self.protocol == Protocol::Http1 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -145,16 +151,18 @@ impl<H: Handler> Exchange<H> {
         Ok(())
     }
 
-    fn receive(&self, body: Incoming) -> Body {
-        if body.is_end_stream() {
-            return Body::empty();
-        }
+    fn receive(&self, body: Incoming, is_answered: Option<Arc<AtomicBool>>) -> Body {
+        let Some(is_answered) = is_answered else { return Body::empty() };
         Body::stream(Received {
             body,
             passed: 0,
             limit: self.settings.limits.body_bytes,
             idle: self.settings.timeouts.body_idle,
+            conversation_idle: self.settings.timeouts.tunnel_idle,
+            is_answered,
             patience: Patience::new(),
+            waited: Duration::ZERO,
+            min_rate: self.settings.limits.min_body_rate,
         })
     }
 }
@@ -165,7 +173,28 @@ struct Received {
     passed: u64,
     limit: u64,
     idle: Duration,
+    conversation_idle: Duration,
+    /// Whether the response has begun. From then on the two sides may be in conversation, as those
+    /// of a gRPC stream are, and a client may be silent because it listens.
+    is_answered: Arc<AtomicBool>,
     patience: Patience,
+    /// How long its client has kept us waiting in all.
+    waited: Duration,
+    min_rate: u64,
+}
+
+impl Received {
+    /// How long the client may be silent.
+    fn limit(&self) -> Duration {
+        if self.is_answered.load(Ordering::Acquire) { self.conversation_idle } else { self.idle }
+    }
+
+    /// Whether the client drips: each piece comes in time, and the body never ends.
+    fn is_dripping(&self) -> bool {
+        !self.is_answered.load(Ordering::Acquire)
+            && self.waited > self.idle
+            && self.passed < self.min_rate.saturating_mul(self.waited.as_secs())
+    }
 }
 
 impl HttpBody for Received {
@@ -178,15 +207,18 @@ impl HttpBody for Received {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-            ready!(this.patience.poll_over(cx, this.idle));
-            return Poll::Ready(Some(Err(BodyError::ClientSlow(this.idle))));
+            let limit = this.limit();
+            ready!(this.patience.poll_over(cx, limit));
+            return Poll::Ready(Some(Err(BodyError::ClientSlow(limit))));
         };
-        this.patience.calm();
+        this.waited += this.patience.end();
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 this.passed += frame.data_ref().map_or(0, |data| data.len() as u64);
                 if this.passed > this.limit {
                     Some(Err(BodyError::TooLarge { limit: this.limit }))
+                } else if this.is_dripping() {
+                    Some(Err(BodyError::ClientSlow(this.waited)))
                 } else {
                     Some(Ok(frame))
                 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ pub(super) struct Flow {
     watcher: Mutex<Option<Waker>>,
     verdicts: Mutex<VecDeque<Verdict>>,
     /// Of the one request that the scanner waits for.
-    decision: Mutex<Option<Decision>>,
+    decision: Mutex<Pending>,
     /// Requests of all connections.
     pub(super) metrics: Arc<Metrics>,
 }
@@ -39,6 +39,13 @@ pub(super) enum Decision {
     Stay,
     /// The next bytes are another protocol's.
     Switch,
+}
+
+/// A decision, and who waits for it.
+#[derive(Default)]
+struct Pending {
+    decision: Option<Decision>,
+    waiting: Option<Waker>,
 }
 
 /// A request under way. It is over when this is dropped, however that comes about.
@@ -77,12 +84,21 @@ impl Flow {
 
     /// Tells the reader what became of the request to leave HTTP that it waits for.
     pub(super) fn decide(&self, decision: Decision) {
-        *self.decision.lock().unwrap_or_else(PoisonError::into_inner) = Some(decision);
+        let mut pending = self.decision.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.decision = Some(decision);
+        pending.waiting.take().inspect(Waker::wake_by_ref);
     }
 
-    /// What became of that request, once it is known.
-    pub(super) fn take_decision(&self) -> Option<Decision> {
-        self.decision.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Waits to hear what became of that request.
+    pub(super) fn poll_decision(&self, cx: &mut Context<'_>) -> Poll<Decision> {
+        let mut pending = self.decision.lock().unwrap_or_else(PoisonError::into_inner);
+        match pending.decision.take() {
+            Some(decision) => Poll::Ready(decision),
+            None => {
+                pending.waiting = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 
     /// Notes a request that came without a scanner.

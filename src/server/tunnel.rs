@@ -3,18 +3,23 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::sync::Notify;
 
 use super::flow::InFlight;
 use crate::body::Body;
 use crate::telemetry::Metrics;
 use crate::upgrade::FarEnd;
+
+/// How long one half may be silent when the other is closed: there is no answer to wait for that
+/// a protocol would take an hour over.
+const HALF_CLOSED_IDLE: Duration = Duration::from_secs(30);
 
 /// A tunnel whose client has been told that it stands.
 pub(super) struct Tunnel {
@@ -49,11 +54,13 @@ impl Tunnel {
     }
 }
 
-/// What passed, in bytes.
+/// What passed, in bytes, and whether one side has said that it is done.
 #[derive(Default)]
 struct Traffic {
     to_client: AtomicU64,
     from_client: AtomicU64,
+    is_half_closed: AtomicBool,
+    half_closed: Notify,
 }
 
 impl Traffic {
@@ -62,13 +69,25 @@ impl Traffic {
         let both = || (self.to_client.load(Ordering::Relaxed), self.from_client.load(Ordering::Relaxed));
         let mut before = both();
         loop {
-            tokio::time::sleep(idle).await;
+            if self.is_half_closed.load(Ordering::Acquire) {
+                tokio::time::sleep(idle.min(HALF_CLOSED_IDLE)).await;
+            } else {
+                tokio::select! {
+                    () = tokio::time::sleep(idle) => {}
+                    () = self.half_closed.notified() => continue,
+                }
+            }
             let now = both();
             if now == before {
                 return;
             }
             before = now;
         }
+    }
+
+    fn half_close(&self) {
+        self.is_half_closed.store(true, Ordering::Release);
+        self.half_closed.notify_one();
     }
 }
 
@@ -80,7 +99,7 @@ struct Account<'a> {
 
 impl Drop for Account<'_> {
     fn drop(&mut self) {
-        let Traffic { to_client, from_client } = self.traffic;
+        let Traffic { to_client, from_client, .. } = self.traffic;
         self.answer.tunnelled(to_client.load(Ordering::Relaxed), from_client.load(Ordering::Relaxed));
     }
 }
@@ -116,6 +135,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let read = buffer.filled().len() - before;
+        if read == 0 {
+            self.traffic.half_close();
+        }
         self.traffic.from_client.fetch_add(read as u64, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
@@ -133,6 +155,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.traffic.half_close();
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

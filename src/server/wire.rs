@@ -11,6 +11,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::census::Census;
 use super::flow::{Decision, Flow};
 use super::framing::{HeadLimits, RequestLine, Scanner, Step};
 use super::patience::Patience;
@@ -44,6 +45,8 @@ pub(super) struct Wire<S> {
     timeouts: Timeouts,
     /// None under HTTP/2, which frames its requests itself, and when the connection has left HTTP.
     scanner: Option<Scanner>,
+    /// Under HTTP/2 only.
+    census: Option<Census>,
     /// Bytes read and not yet handed on; the first `sound` of them may be.
     held: BytesMut,
     sound: usize,
@@ -73,6 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             flow,
             timeouts,
             scanner: Some(Scanner::new(limits)),
+            census: None,
             held: BytesMut::new(),
             sound: 0,
             unscanned: false,
@@ -98,6 +102,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             if seen == PREFACE.len() {
                 self.scanner = None;
                 self.sound = self.held.len();
+                let mut census = Census::new();
+                census.count(&self.held[seen..]).map_err(io::Error::other)?;
+                self.census = Some(census);
                 return Poll::Ready(Ok(Some(Protocol::Http2)));
             }
             let mut space = [0; 1024];
@@ -131,15 +138,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Lets go of what was held while it was undecided what it is. Bytes become raw only here, when
     /// the upstream has agreed: not before, whatever a client sends (CVE-2026-2833 of another proxy).
-    fn settle(&mut self) {
-        match self.flow.take_decision() {
-            None => {}
-            Some(Decision::Switch) => {
+    fn settle(&mut self, decision: Decision) {
+        match decision {
+            Decision::Switch => {
                 self.scanner = None;
                 self.is_tunnel = true;
                 self.sound = self.held.len();
             }
-            Some(Decision::Stay) => {
+            Decision::Stay => {
                 self.scanner.iter_mut().for_each(Scanner::resume);
                 self.scan_held();
                 if matches!(self.state, State::HalfClosed) {
@@ -153,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Reads once: `Ready(false)` when nothing can be handed on yet but there may be more.
     fn poll_more(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         if self.held.len() >= READ_AHEAD && self.is_undecided() {
-            // The task that answers the request is the one that polls us.
+            // The decision wakes us.
             return Poll::Pending;
         }
         let before = buffer.filled().len();
@@ -170,6 +176,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 self.held.clear();
             }
             return Poll::Ready(Ok(false));
+        }
+        if let Some(census) = &mut self.census {
+            census.count(&buffer.filled()[before..]).map_err(io::Error::other)?;
         }
         if self.held.is_empty() {
             self.reading.calm();
@@ -311,8 +320,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
         if std::mem::take(&mut this.unscanned) {
             this.scan_held();
         }
-        if this.is_undecided() {
-            this.settle();
+        if this.is_undecided()
+            && let Poll::Ready(decision) = this.flow.poll_decision(cx)
+        {
+            this.settle(decision);
         }
         loop {
             if this.sound > 0 {
@@ -344,6 +355,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    fn count_sent(&mut self, polled: &Poll<io::Result<usize>>) {
+        if let (Some(census), Poll::Ready(Ok(sent))) = (&mut self.census, polled) {
+            census.sent(*sent);
+        }
+    }
+
     /// Ends a write that the client has kept waiting for too long.
     fn guard<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match polled {
@@ -364,6 +381,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.count_sent(&polled);
         self.guard(cx, polled)
     }
 
@@ -373,6 +391,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.count_sent(&polled);
         self.guard(cx, polled)
     }
 

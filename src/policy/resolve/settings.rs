@@ -76,6 +76,7 @@ fn limits(written: Option<&document::Limits>) -> Limits {
         header_count: count(written.header_count.as_ref(), default.header_count),
         body_bytes: written.body_bytes.as_ref().map_or(default.body_bytes, |size| size.value.0),
         query_body_bytes: size(written.query_body_bytes.as_ref(), default.query_body_bytes),
+        min_body_rate: written.min_body_rate.as_ref().map_or(default.min_body_rate, |size| size.value.0),
         connections: count(written.connections.as_ref(), default.connections),
     }
 }

@@ -6,6 +6,7 @@ mod call;
 mod plugins;
 mod policy;
 mod trials;
+mod upstreams;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -67,6 +68,9 @@ const SURFACE: &[Entry] = &[
     }),
     Entry::new("POST", "/reload", "look at the policy files now", |admin, _| {
         Box::pin(policy::reload(&admin.trigger))
+    }),
+    Entry::new("GET", "/upstreams", "every upstream: its endpoints and how they fare", |admin, _| {
+        Box::pin(upstreams::list(&admin.reloader))
     }),
     Entry::new("GET", "/plugins", "every plugin: its version, calls and failures", |admin, _| {
         Box::pin(plugins::list(&admin.reloader))
@@ -189,6 +193,7 @@ impl Admin {
         self.metrics.live_generations.set(i64::try_from(live.count).unwrap_or(i64::MAX));
         self.metrics.oldest_generation_age.set(live.oldest.as_secs_f64());
         plugins::measure(&self.reloader, &self.metrics);
+        upstreams::measure(&self.reloader, &self.metrics);
         open_metrics(self.metrics.expose())
     }
 }

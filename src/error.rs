@@ -41,6 +41,8 @@ pub enum Code {
     UpstreamUnreachable,
     /// The upstream took too long.
     UpstreamTimeout,
+    /// The upstream has as many requests as it may have.
+    UpstreamOverloaded,
     /// No database connection to be had.
     DatabaseUnavailable,
     /// The statement ran over its time.
@@ -119,6 +121,9 @@ impl Code {
             }
             Self::UpstreamTimeout => {
                 ("upstream-timeout", S::GATEWAY_TIMEOUT, "The upstream took too long", B::Upstream)
+            }
+            Self::UpstreamOverloaded => {
+                ("upstream-overloaded", S::SERVICE_UNAVAILABLE, "The upstream is busy", B::Upstream)
             }
             Self::DatabaseUnavailable => {
                 ("database-unavailable", S::SERVICE_UNAVAILABLE, "The database is unavailable", B::Database)

@@ -71,6 +71,7 @@ impl Reloader {
         let (policy, files) = parse(path)?;
         let mut snapshot = builder.build(policy, None).await?.snapshot;
         builder.watch(&mut snapshot, None).await;
+        snapshot.start();
         metrics.generation.set(1);
         let store = Arc::new(SnapshotStore::new(Arc::new(snapshot)));
         let last = Mutex::new(Attempt { at: SystemTime::now(), error: None, files: Some(files) });
@@ -207,6 +208,7 @@ impl Reloader {
                 tracing::info!(plugin = name, version, before, "another version of the plugin serves");
             }
         }
+        next.start();
         let generation = next.generation();
         self.store.publish(Arc::new(next));
         self.metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));

@@ -173,6 +173,17 @@ impl Snapshot {
             })
     }
 
+    /// Begins what it does besides serving requests: looking up and checking its upstreams'
+    /// endpoints. For a snapshot that is put in force; one that is only looked at does none of it.
+    pub fn start(&self) {
+        self.upstreams.values().for_each(|upstream| upstream.start());
+    }
+
+    /// The upstreams inside, in the policy's order.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<forward::Upstream>> {
+        self.upstreams.values()
+    }
+
     /// The upstream that a plugin chose by name.
     ///
     /// # Errors

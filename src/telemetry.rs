@@ -56,6 +56,31 @@ pub struct PluginLabel {
     pub plugin: Arc<str>,
 }
 
+/// Labels of what an upstream counts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamLabels {
+    /// The upstream's name in the policy.
+    pub upstream: Arc<str>,
+    /// What came of it.
+    pub outcome: &'static str,
+}
+
+/// Labels of an upstream's endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EndpointLabels {
+    /// The upstream's name in the policy.
+    pub upstream: Arc<str>,
+    /// `healthy`, `unhealthy` or `ejected`.
+    pub state: &'static str,
+}
+
+/// One label: an upstream's name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamLabel {
+    /// The upstream's name in the policy.
+    pub upstream: Arc<str>,
+}
+
 /// One label: a database's name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct DatabaseLabel {
@@ -97,6 +122,19 @@ pub struct Metrics {
     pub oldest_plugin_version_age: Gauge<f64, AtomicU64>,
     /// Answers of candidates: `agreed`, `differed`, `failed` or `dropped`.
     pub plugin_trials: Family<PluginLabels, Counter>,
+    /// Requests to upstreams: `ok`, `error` (a status of 5xx), `unreachable`, `timeout`,
+    /// `overloaded` or `client` (its body broke off).
+    pub upstream_requests: Family<UpstreamLabels, Counter>,
+    /// Repetitions of them: `retried`, `hedged`, or `no-budget` where there was none.
+    pub upstream_retries: Family<UpstreamLabels, Counter>,
+    /// Endpoints by state.
+    pub upstream_endpoints: Family<EndpointLabels, Gauge>,
+    /// Requests under way.
+    pub upstream_in_flight: Family<UpstreamLabel, Gauge>,
+    /// Requests that wait for a connection.
+    pub upstream_pending: Family<UpstreamLabel, Gauge>,
+    /// Open connections.
+    pub upstream_connections: Family<UpstreamLabel, Gauge>,
     /// Directory look-ups: `fresh`, `read`, `unknown`, `stale`, `unavailable`.
     pub directory_lookups: Family<ResultLabel, Counter>,
     /// Time waited for a database connection.
@@ -137,6 +175,12 @@ impl Metrics {
             live_plugin_versions: Gauge::default(),
             oldest_plugin_version_age: Gauge::default(),
             plugin_trials: Family::default(),
+            upstream_requests: Family::default(),
+            upstream_retries: Family::default(),
+            upstream_endpoints: Family::default(),
+            upstream_in_flight: Family::default(),
+            upstream_pending: Family::default(),
+            upstream_connections: Family::default(),
             directory_lookups: Family::default(),
             pool_wait: Family::new_with_constructor(duration_histogram),
             connections_discarded: Family::default(),
@@ -230,6 +274,28 @@ impl Metrics {
             "plugin_trials",
             "Answers of candidate versions, compared with the active version's",
             self.plugin_trials.clone(),
+        );
+        registry.register("upstream_requests", "Requests to upstreams", self.upstream_requests.clone());
+        registry.register(
+            "upstream_retries",
+            "Requests to upstreams that were sent again, or were not for want of a budget",
+            self.upstream_retries.clone(),
+        );
+        registry.register("upstream_endpoints", "Endpoints by state", self.upstream_endpoints.clone());
+        registry.register(
+            "upstream_requests_in_flight",
+            "Requests to upstreams under way",
+            self.upstream_in_flight.clone(),
+        );
+        registry.register(
+            "upstream_requests_pending",
+            "Requests to upstreams that wait for a connection",
+            self.upstream_pending.clone(),
+        );
+        registry.register(
+            "upstream_connections",
+            "Open connections to upstreams",
+            self.upstream_connections.clone(),
         );
         registry.register("directory_lookups", "Directory look-ups", self.directory_lookups.clone());
         registry.register_with_unit(

@@ -1,5 +1,6 @@
 //! Leaving HTTP: what a client wishes to speak instead, and the raw bytes once both sides agreed.
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::str::FromStr;
@@ -57,6 +58,8 @@ pub struct FarEnd {
     pub protocol: Protocol,
     /// The bytes.
     pub stream: Pin<Box<dyn Duplex>>,
+    /// What is kept for as long as the tunnel stands, and then let go of.
+    pub held: Box<dyn Any + Send>,
 }
 
 impl Protocol {

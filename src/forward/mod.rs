@@ -3,44 +3,94 @@
 
 pub mod headers;
 
+mod balance;
+mod connect;
+mod endpoint;
+mod endpoints;
+mod errand;
+mod exchange;
+mod health;
+mod hedge;
+mod latency;
 mod outgoing;
 mod pool;
 mod response;
+mod retry;
+mod standing;
+mod status;
+mod tally;
+mod tls;
 mod tunnel;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-use http::header::{self, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request, uri};
-use http_body::Body as _;
-use hyper::body::Incoming;
+use http::{Request, Response, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
-use self::outgoing::Outgoing;
-use self::pool::{ConnectError, Endpoint, Lease};
+use self::balance::Balancer;
+use self::endpoint::{Endpoint, Set};
+use self::endpoints::Endpoints;
+use self::exchange::{Answer, Failure, Tried, attempt};
+use self::outgoing::{Outgoing, Progress, within};
+use self::retry::Budget;
+use self::tally::Tally;
 use self::tunnel::Proposal;
 use crate::body::Body;
 use crate::error::{Code, Refusal};
 use crate::policy;
-use crate::upgrade::Switch;
+use crate::policy::RetryOn;
+use crate::telemetry::Metrics;
+
+pub use endpoints::{Resolve, Resolving, SystemResolver};
+pub use errand::Errand;
+pub use status::{EndpointState, EndpointStatus, UpstreamStatus};
+
+/// What clients of a full upstream are told to wait.
+const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// An upstream with its connections. It is shared by every snapshot whose policy describes the
-/// upstream alike, so that a reload keeps connections open.
+/// upstream alike, so that a reload keeps connections, and what is known of each endpoint.
 pub struct Upstream {
     settings: Arc<policy::Upstream>,
-    endpoints: Vec<Arc<Endpoint>>,
-    turn: AtomicUsize,
+    endpoints: Arc<Endpoints>,
+    balancer: Balancer,
+    budget: Budget,
+    /// One for each request that may be under way.
+    places: Arc<Semaphore>,
+    ejecting: Mutex<()>,
+    tally: Tally,
+    resolver: Arc<dyn Resolve>,
+    /// Look-ups and health checks; they end with the upstream.
+    tasks: OnceLock<Vec<AbortOnDropHandle<()>>>,
 }
 
 impl Upstream {
     /// An upstream without a connection yet.
-    pub fn new(settings: Arc<policy::Upstream>) -> Self {
-        let endpoints = settings
-            .endpoints
-            .iter()
-            .map(|endpoint| Endpoint::new(endpoint.authority.clone(), Arc::clone(&settings)))
-            .collect();
-        Self { settings, endpoints, turn: AtomicUsize::new(0) }
+    pub fn new(settings: Arc<policy::Upstream>, metrics: &Metrics) -> Self {
+        Self::with_resolver(settings, metrics, Arc::new(SystemResolver))
+    }
+
+    /// An upstream whose host names are looked up by `resolver`.
+    pub fn with_resolver(
+        settings: Arc<policy::Upstream>,
+        metrics: &Metrics,
+        resolver: Arc<dyn Resolve>,
+    ) -> Self {
+        let tally = Tally::new(&settings.name, metrics);
+        Self {
+            endpoints: Arc::new(Endpoints::new(Arc::clone(&settings))),
+            balancer: Balancer::new(settings.balance),
+            budget: Budget::new(&settings.retries, tally.requests(), Instant::now()),
+            places: Arc::new(Semaphore::new(settings.max_requests.min(Semaphore::MAX_PERMITS))),
+            ejecting: Mutex::default(),
+            tally,
+            resolver,
+            tasks: OnceLock::new(),
+            settings,
+        }
     }
 
     /// What the policy says of it.
@@ -48,168 +98,254 @@ impl Upstream {
         &self.settings
     }
 
+    /// Begins to look up host names and to check endpoints. The first request does it where nobody
+    /// has; whoever puts an upstream in force does not want to wait for that.
+    pub fn start(&self) {
+        self.tasks.get_or_init(|| {
+            let mut tasks = Vec::new();
+            if self.endpoints.are_looked_up() {
+                let looking = Arc::clone(&self.endpoints).look_up(Arc::clone(&self.resolver));
+                tasks.push(AbortOnDropHandle::new(tokio::spawn(looking)));
+            }
+            if let Some(rules) = &self.settings.health {
+                let checking = health::watch(Arc::clone(&self.endpoints), rules.clone());
+                tasks.push(AbortOnDropHandle::new(tokio::spawn(checking)));
+            }
+            tasks
+        });
+    }
+
     /// Sends a request whose headers were prepared ([`headers::prepare`]) and waits for the
-    /// response's head. Endpoints are tried in turn until one can be connected to; nothing that
-    /// may have reached an endpoint is sent twice, but for a request that is safe to repeat and
-    /// that met a kept connection in the moment of its closing.
+    /// response's head.
     ///
-    /// With a `switch`, the upstream is asked to leave HTTP; a response with status 101 then has a
-    /// tunnel for its body.
+    /// An endpoint that cannot be connected to is passed over for the next. What may have reached
+    /// an endpoint is sent again only if its method says that this does no harm and its body had
+    /// not begun (RFC 9110, section 9.2.2), and within the retry budget; a safe request that met a
+    /// kept connection in the moment of its closing goes over a new one in any case.
     ///
     /// Dropping the future, or the response's body, cancels the request at the upstream.
     ///
     /// # Errors
-    /// `upstream-unreachable` or `upstream-timeout`, whose cause names the endpoint; or what was
-    /// wrong with the request's own body.
+    /// `upstream-unreachable`, `upstream-timeout` or `upstream-overloaded`, whose cause names the
+    /// endpoint; or what was wrong with the request's own body.
     pub async fn send(
         &self,
         request: Request<Body>,
-        switch: Option<Switch>,
+        errand: &mut Errand<'_>,
     ) -> Result<Response<Body>, Refusal> {
+        let outcome = self.send_within_limits(request, errand).await;
+        self.tally.count(&outcome);
+        outcome
+    }
+
+    async fn send_within_limits(
+        &self,
+        request: Request<Body>,
+        errand: &mut Errand<'_>,
+    ) -> Result<Response<Body>, Refusal> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            let most = self.settings.max_requests;
+            overloaded().because(format_args!("{}: {most} requests are under way", self.settings.name))
+        })?;
+        self.start();
         let (mut head, body) = request.into_parts();
-        self.address(&mut head, &body)?;
-        let proposal = match switch {
-            Some(switch) => self.propose(switch, &mut head)?,
+        let proposal = match errand.switch.take() {
+            Some(switch) => Proposal::put(switch, &mut head, &self.settings)?,
             None => None,
         };
         let (outgoing, progress) = Outgoing::new(body);
-        let mut request = Request::from_parts(head, outgoing);
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
-        let mut failure = None;
-        for offset in 0..self.endpoints.len() {
-            let endpoint = &self.endpoints[first.wrapping_add(offset) % self.endpoints.len()];
-            let mut fresh = false;
-            // A kept connection may turn out to be closed: then once more, over a new one.
-            loop {
-                let mut lease = match endpoint.connection(fresh).await {
-                    Ok(lease) => lease,
-                    Err(error) => {
-                        failure = Some((endpoint, error));
-                        break;
-                    }
-                };
-                let spare = (lease.is_reused() && progress.is_none() && is_safe(request.method()))
-                    .then(|| copy_of(&request));
-                let limit = self.settings.response_timeout;
-                match outgoing::within(limit, progress.as_deref(), lease.send(request)).await {
-                    Ok(Ok(response)) => {
-                        return accept(response, lease, progress, &self.settings, proposal.as_ref()).await;
-                    }
-                    Ok(Err(mut error)) => {
-                        if let Some(broken) = progress.as_deref().and_then(outgoing::Progress::failure) {
-                            return Err(broken.refusal());
-                        }
-                        let unsent = error.take_message();
-                        let error = error.into_error();
-                        let again =
-                            if lease.is_reused() && !error.is_parse() { unsent.or(spare) } else { None };
-                        match again {
-                            Some(again) if !fresh => {
-                                request = again;
-                                fresh = true;
-                            }
-                            _ => {
-                                return Err(unreachable("the upstream broke off before it answered")
-                                    .because(format_args!("{endpoint}: {}", chain(&error))));
-                            }
-                        }
-                    }
-                    Err(outgoing::TimedOut) => {
-                        return Err(Refusal::new(
-                            Code::UpstreamTimeout,
-                            "the upstream did not answer in time",
-                        )
-                        .because(format_args!("{endpoint}: no response head within {limit:?}")));
-                    }
-                }
+        let request = Request::from_parts(head, outgoing);
+        let tries = self.try_endpoints(request, progress.as_deref(), errand);
+        let answer = match self.settings.total_timeout {
+            None => tries.await?,
+            Some(limit) => within(limit, progress.as_deref(), tries).await.unwrap_or_else(|_| {
+                Err(Refusal::new(Code::UpstreamTimeout, "the upstream did not answer in time").because(
+                    format_args!(
+                        "{}: no response head within {limit:?}, all tries together",
+                        self.settings.name
+                    ),
+                ))
+            })?,
+        };
+        accept(answer, place, progress, &self.settings, proposal).await
+    }
+
+    /// Tries endpoints until one answers, or nothing more may be tried.
+    async fn try_endpoints(
+        &self,
+        mut request: Request<Outgoing>,
+        progress: Option<&Progress>,
+        errand: &mut Errand<'_>,
+    ) -> Result<Answer, Refusal> {
+        let set = self.known_endpoints().await?;
+        let mut tried = Vec::new();
+        let mut retries = self.settings.retries.attempts;
+        // An answer that is passed on unless a further try gives another.
+        let mut answered = None;
+        let mut failed = None;
+        while let Some(index) = self.balancer.choose(&set, &tried, Instant::now()) {
+            let (endpoint, Tried { outcome, again }) =
+                self.try_one(&set, &mut tried, index, request, progress, errand).await;
+            let unsent = matches!(outcome, Err(Failure::Connect(_)));
+            let reason = match &outcome {
+                Ok(answer) => RetryOn::Status(answer.response.status()),
+                Err(Failure::Broke(_)) => RetryOn::Reset,
+                Err(Failure::Slow(_)) => RetryOn::Timeout,
+                Err(_) => RetryOn::Reset,
+            };
+            match outcome {
+                Ok(answer) => answered = Some(answer),
+                Err(failure) => failed = Some((endpoint, failure)),
             }
+            let Some(next) = again else { break };
+            if !tried.contains(&index) {
+                tried.push(index);
+            }
+            request = next;
+            if unsent {
+                continue;
+            }
+            if retries == 0 || !self.may_retry(reason, &set, &mut tried, errand) {
+                break;
+            }
+            retries -= 1;
         }
-        Err(match failure {
-            Some((endpoint, error @ ConnectError::Timeout(_))) => {
-                Refusal::new(Code::UpstreamTimeout, "the upstream could not be connected to in time")
-                    .because(format_args!("{endpoint}: {error}"))
+        match (answered, failed) {
+            (Some(answer), _) => Ok(answer),
+            (None, Some((endpoint, failure))) => Err(failure.refusal(&endpoint)),
+            (None, None) => Err(unreachable("the upstream has no endpoint")),
+        }
+    }
+
+    /// Sends to one endpoint, or to two if the policy hedges and the first is slow.
+    async fn try_one(
+        &self,
+        set: &Set,
+        tried: &mut Vec<usize>,
+        index: usize,
+        request: Request<Outgoing>,
+        progress: Option<&Progress>,
+        errand: &mut Errand<'_>,
+    ) -> (Arc<Endpoint>, Tried) {
+        let send = |index: usize, request| {
+            let endpoint = Arc::clone(&set[index]);
+            async move {
+                let tried = self.try_endpoint(&endpoint, set, request, progress).await;
+                (endpoint, tried)
             }
-            Some((endpoint, error)) => unreachable("the upstream cannot be connected to")
-                .because(format_args!("{endpoint}: {error}")),
-            None => unreachable("the upstream has no endpoint"),
+        };
+        errand.attempts += 1;
+        let hedge = self
+            .settings
+            .hedge
+            .filter(|_| set.len() > 1 && progress.is_none() && retry::is_safe(request.method()));
+        let (endpoint, outcome) = match hedge {
+            None => send(index, request).await,
+            Some(after) => {
+                let copy = exchange::copy_of(&request);
+                let second = || {
+                    tried.push(index);
+                    let second = self.balancer.choose(set, tried, Instant::now())?;
+                    self.withdraw(errand.tenant).then(|| {
+                        tried.push(second);
+                        self.tally.hedged.inc();
+                        errand.attempts += 1;
+                        send(second, copy)
+                    })
+                };
+                hedge::race(send(index, request), after, second).await
+            }
+        };
+        errand.endpoint = Some(Arc::clone(&endpoint.label));
+        (endpoint, outcome)
+    }
+
+    /// Sends to one endpoint, and remembers how it fared.
+    async fn try_endpoint(
+        &self,
+        endpoint: &Endpoint,
+        set: &Set,
+        request: Request<Outgoing>,
+        progress: Option<&Progress>,
+    ) -> Tried {
+        if set.len() == 1 {
+            // There is nothing to choose from: nobody asks how it fares.
+            return attempt(endpoint, request, progress, &self.settings).await;
+        }
+        let begun = Instant::now();
+        let tried = attempt(endpoint, request, progress, &self.settings).await;
+        let now = Instant::now();
+        let failed = match &tried.outcome {
+            // What the application answers to one tenant says nothing of the endpoint, but that
+            // somebody could not get through to it does.
+            Ok(answer) => matches!(answer.response.status().as_u16(), 502..=504),
+            Err(Failure::Connect(connect::ConnectError::Busy(_)) | Failure::Refused(_)) => return tried,
+            Err(_) => true,
+        };
+        if progress.is_none() {
+            endpoint.latency.observe(now - begun, now);
+        }
+        if !failed {
+            endpoint.standing.succeeded();
+        } else if endpoint.standing.failed(&self.settings.ejection) {
+            self.eject(endpoint, set, now);
+        }
+        tried
+    }
+
+    fn eject(&self, endpoint: &Endpoint, set: &Set, now: Instant) {
+        // One at a time, so that two that fail together are not both out.
+        let _one = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = &self.settings.ejection;
+        if !endpoint.standing.is_out(now) && standing::may_eject(set, rules, now) {
+            let time = endpoint.standing.eject(rules, now);
+            tracing::warn!(endpoint = %endpoint, ?time, "the endpoint fails its requests and is passed over");
+        }
+    }
+
+    /// Whether a request that is safe to repeat is sent again, after what became of it.
+    fn may_retry(&self, reason: RetryOn, set: &Set, tried: &mut Vec<usize>, errand: &Errand<'_>) -> bool {
+        if !self.settings.retries.on.contains(&reason) {
+            return false;
+        }
+        if tried.len() >= set.len() {
+            if matches!(reason, RetryOn::Status(_)) {
+                // Whoever has just said no says it again.
+                return false;
+            }
+            tried.clear();
+        }
+        let may = self.withdraw(errand.tenant);
+        let counter = if may { &self.tally.retried } else { &self.tally.exhausted };
+        counter.inc();
+        may
+    }
+
+    fn withdraw(&self, tenant: Option<&str>) -> bool {
+        self.budget.withdraw(tenant, self.tally.requests(), Instant::now())
+    }
+
+    async fn known_endpoints(&self) -> Result<Set, Refusal> {
+        let limit = self.settings.connect_timeout;
+        let looking = tokio::time::timeout(limit, self.endpoints.get());
+        looking.await.map_err(|_| {
+            unreachable("the upstream's address is not known")
+                .because(format_args!("{}: no host name was looked up within {limit:?}", self.settings.name))
         })
     }
-
-    /// Makes the wish to switch part of a head. A wish that can be left unheard is, where the
-    /// upstream speaks HTTP/2: its connection has other requests and cannot become another protocol.
-    fn propose(&self, switch: Switch, head: &mut request::Parts) -> Result<Option<Proposal>, Refusal> {
-        match (self.settings.http2, switch.is_binding) {
-            (false, _) => Ok(Some(Proposal::put(switch, head))),
-            (true, false) => Ok(None),
-            (true, true) => Err(Refusal::new(Code::RequestInvalid, "this route cannot switch protocols")
-                .with_status(StatusCode::NOT_IMPLEMENTED)
-                .because(format_args!("upstream {} speaks HTTP/2", self.settings.name))),
-        }
-    }
-
-    /// Makes a head say what the upstream's protocol says: an origin-form target and `Host`, or
-    /// `:scheme` and `:authority`.
-    fn address(&self, head: &mut request::Parts, body: &Body) -> Result<(), Refusal> {
-        let target = head.uri.path_and_query().cloned().unwrap_or(uri::PathAndQuery::from_static("/"));
-        let mut uri = uri::Parts::default();
-        uri.path_and_query = Some(target);
-        if self.settings.http2 {
-            head.version = Version::HTTP_2;
-            let host = head.headers.remove(header::HOST);
-            let authority = match &host {
-                Some(host) => uri::Authority::try_from(host.as_bytes())
-                    .map_err(|_| Refusal::new(Code::RequestInvalid, "header `host` is not a host"))?,
-                None => self
-                    .settings
-                    .endpoints
-                    .first()
-                    .map(|first| first.authority.clone())
-                    .ok_or_else(|| unreachable("the upstream has no endpoint"))?,
-            };
-            uri.scheme = Some(uri::Scheme::HTTP);
-            uri.authority = Some(authority);
-        } else {
-            head.version = Version::HTTP_11;
-            head.headers.remove(header::TE);
-            join_cookies(&mut head.headers);
-            if !head.headers.contains_key(header::HOST)
-                && let Some(first) = self.settings.endpoints.first()
-                && let Ok(host) = HeaderValue::from_str(first.authority.as_str())
-            {
-                head.headers.insert(header::HOST, host);
-            }
-            // Said outright: for a GET the client library would leave a body of unknown length out.
-            if !body.is_end_stream() && body.size_hint().exact().is_none() {
-                head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-        }
-        head.uri = Uri::from_parts(uri).map_err(|error| {
-            Refusal::new(Code::RequestInvalid, "the request target cannot be forwarded").because(error)
-        })?;
-        Ok(())
-    }
 }
 
-/// Puts the crumbs of a cookie together: HTTP/2 may send them one by one, HTTP/1.1 may not
-/// (RFC 9113, section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(header::COOKIE).iter();
-    if let (Some(_), Some(_)) = (crumbs.next(), crumbs.next()) {
-        let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-        let whole = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("its parts are values");
-        headers.insert(header::COOKIE, whole);
-    }
-}
-
-/// Turns an upstream's response into ours.
+/// Turns an upstream's answer into ours.
 async fn accept(
-    mut response: Response<Incoming>,
-    lease: Lease,
-    progress: Option<Arc<outgoing::Progress>>,
+    answer: Answer,
+    place: OwnedSemaphorePermit,
+    progress: Option<Arc<Progress>>,
     settings: &policy::Upstream,
-    proposal: Option<&Proposal>,
+    proposal: Option<Proposal>,
 ) -> Result<Response<Body>, Refusal> {
-    let far_end = match proposal {
+    let Answer { mut response, mut lease } = answer;
+    lease.hold(place);
+    let agreed = match proposal {
         Some(proposal) => proposal.judge(&mut response).await?,
         // What follows would be bytes of no protocol.
         None if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -219,29 +355,20 @@ async fn accept(
     };
     let (mut head, body) = response.into_parts();
     headers::clean_response(&mut head.headers);
-    let body = match far_end {
-        Some(far_end) => Body::tunnel(far_end),
+    let body = match agreed {
+        Some(agreed) => Body::tunnel(agreed.hold(lease)),
         None => response::receive(body, lease, progress, settings.body_idle_timeout),
     };
     Ok(Response::from_parts(head, body))
 }
 
-/// Methods that change nothing, so that a repetition does no harm (RFC 9110, section 9.2.1).
-fn is_safe(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
-}
-
-fn copy_of(request: &Request<Outgoing>) -> Request<Outgoing> {
-    let mut copy = Request::new(Outgoing::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = HeaderMap::clone(request.headers());
-    copy
-}
-
 fn unreachable(detail: &'static str) -> Refusal {
     Refusal::new(Code::UpstreamUnreachable, detail)
+}
+
+fn overloaded() -> Refusal {
+    Refusal::new(Code::UpstreamOverloaded, "the upstream has as many requests as it may have; try again")
+        .retry_after(OVERLOADED_RETRY_AFTER)
 }
 
 /// An error with everything that it wraps, for the log.

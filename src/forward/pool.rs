@@ -1,8 +1,7 @@
 //! Connections to one endpoint: made when needed, kept for a while, never shared by two requests
-//! at a time unless they speak HTTP/2.
+//! at a time unless they speak HTTP/2, and never more than its limit.
 
-use std::fmt;
-use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,21 +9,23 @@ use http::uri::Authority;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::connect::{ConnectError, Connector, Sender};
 use super::outgoing::Outgoing;
 use crate::policy;
 
-/// The port of an `http` authority that names none (RFC 9110, section 4.2.1).
-const HTTP_PORT: u16 = 80;
-
-/// One address of an upstream.
-pub(super) struct Endpoint {
-    authority: Authority,
+/// The connections to one endpoint.
+pub(super) struct Pool {
+    connector: Connector,
     settings: Arc<policy::Upstream>,
     idle: Mutex<Idle>,
+    /// One for each request that may use a connection now.
+    slots: Arc<Semaphore>,
+    most: usize,
+    waiting: AtomicUsize,
+    open: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -43,90 +44,100 @@ struct Kept {
 /// A connection for one request.
 pub(super) struct Lease {
     sender: Sender,
-    endpoint: Arc<Endpoint>,
+    pool: Arc<Pool>,
     reused: bool,
+    _slot: OwnedSemaphorePermit,
+    place: Option<OwnedSemaphorePermit>,
 }
 
-enum Sender {
-    Http1(http1::SendRequest<Outgoing>),
-    Http2(http2::SendRequest<Outgoing>),
-}
+impl Pool {
+    pub(super) fn new(connector: Connector, settings: Arc<policy::Upstream>) -> Arc<Self> {
+        // Requests share an HTTP/2 connection: what limits them is the upstream's own limit.
+        let shared = settings.http2 || (connector.tls.is_some() && settings.tls.negotiates);
+        let most = if shared { settings.max_requests } else { settings.max_connections };
+        let most = most.min(Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            connector,
+            settings,
+            idle: Mutex::default(),
+            slots: Arc::new(Semaphore::new(most)),
+            most,
+            waiting: AtomicUsize::new(0),
+            open: Arc::default(),
+        })
+    }
 
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
-    #[error("no connection within {0:?}")]
-    Timeout(Duration),
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("handshake: {0}")]
-    Handshake(#[from] hyper::Error),
-}
+    /// How connections are made.
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
+    }
 
-impl Endpoint {
-    pub(super) fn new(authority: Authority, settings: Arc<policy::Upstream>) -> Arc<Self> {
-        Arc::new(Self { authority, settings, idle: Mutex::default() })
+    /// Requests that use a connection now.
+    pub(super) fn in_flight(&self) -> usize {
+        self.most - self.slots.available_permits()
+    }
+
+    /// Requests that wait for one.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open, unused ones included.
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     /// A kept connection if there is one and `fresh` does not forbid it, else a new one.
-    pub(super) async fn connection(self: &Arc<Self>, fresh: bool) -> Result<Lease, ConnectError> {
+    pub(super) async fn lease(self: &Arc<Self>, fresh: bool) -> Result<Lease, ConnectError> {
+        let slot = self.slot().await?;
         if !fresh {
             while let Some(mut sender) = self.take() {
                 // Its last response is complete, so that it is ready as soon as its task has run.
                 if sender.ready().await.is_ok() {
-                    return Ok(self.lease(sender, true));
+                    return Ok(self.lend(sender, true, slot));
                 }
             }
         }
         let limit = self.settings.connect_timeout;
-        let sender =
-            tokio::time::timeout(limit, self.connect()).await.map_err(|_| ConnectError::Timeout(limit))??;
-        Ok(self.lease(sender, false))
+        let connecting = tokio::time::timeout(limit, self.connector.connect(&self.open));
+        let sender = connecting.await.map_err(|_| ConnectError::Timeout(limit))??;
+        if let Sender::Http2(sender) = &sender {
+            // Of two that were made at once, the later one serves its one request.
+            self.idle().http2.get_or_insert_with(|| sender.clone());
+        }
+        Ok(self.lend(sender, false, slot))
     }
 
-    fn lease(self: &Arc<Self>, sender: Sender, reused: bool) -> Lease {
-        Lease { sender, endpoint: Arc::clone(self), reused }
+    fn lend(self: &Arc<Self>, sender: Sender, reused: bool, slot: OwnedSemaphorePermit) -> Lease {
+        Lease { sender, pool: Arc::clone(self), reused, _slot: slot, place: None }
+    }
+
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, ConnectError> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Ok(slot);
+        }
+        let _waiting = Waiting::among(&self.waiting, self.settings.max_pending)?;
+        let freed = Arc::clone(&self.slots).acquire_owned();
+        match tokio::time::timeout(self.settings.connect_timeout, freed).await {
+            Ok(slot) => Ok(slot.expect("nobody closes the slots")),
+            Err(_) => Err(ConnectError::Busy("none came free in time")),
+        }
     }
 
     fn take(&self) -> Option<Sender> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.settings.http2 {
-            // Taken out if dead, so that the next request finds none rather than this one.
-            let alive = idle.http2.take_if(|sender| sender.is_closed()).is_none();
-            return alive.then(|| idle.http2.clone()).flatten().map(Sender::Http2);
-        }
+        let mut idle = self.idle();
         while let Some(kept) = idle.http1.pop() {
             if !kept.sender.is_closed() && kept.since.elapsed() < self.settings.pool_idle_timeout {
                 return Some(Sender::Http1(kept.sender));
             }
         }
-        None
-    }
-
-    async fn connect(self: &Arc<Self>) -> Result<Sender, ConnectError> {
-        let port = self.authority.port_u16().unwrap_or(HTTP_PORT);
-        let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        if self.settings.http2 {
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .handshake(TokioIo::new(stream))
-                .await?;
-            // It ends when the last sender is dropped, with the endpoint at the latest.
-            tokio::spawn(connection);
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            // Of two that were made at once, the later one serves its one request.
-            idle.http2.get_or_insert_with(|| sender.clone());
-            return Ok(Sender::Http2(sender));
-        }
-        let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection.with_upgrades());
-        Ok(Sender::Http1(sender))
+        // Taken out if dead, so that the next request finds none rather than this one.
+        let alive = idle.http2.take_if(|sender| sender.is_closed()).is_none();
+        alive.then(|| idle.http2.clone()).flatten().map(Sender::Http2)
     }
 
     fn keep(self: &Arc<Self>, sender: http1::SendRequest<Outgoing>) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         if idle.http1.len() >= self.settings.pool_max_idle || sender.is_closed() {
             return;
         }
@@ -136,14 +147,18 @@ impl Endpoint {
             tokio::spawn(reap(Arc::downgrade(self), self.settings.pool_idle_timeout));
         }
     }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Closes connections that nobody used for too long. Ends when none is left, or with the endpoint.
-async fn reap(endpoint: Weak<Endpoint>, limit: Duration) {
+/// Closes connections that nobody used for too long. Ends when none is left, or with the pool.
+async fn reap(pool: Weak<Pool>, limit: Duration) {
     loop {
         tokio::time::sleep(limit.max(Duration::from_millis(10))).await;
-        let Some(endpoint) = endpoint.upgrade() else { return };
-        let mut idle = endpoint.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(pool) = pool.upgrade() else { return };
+        let mut idle = pool.idle();
         idle.http1.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < limit);
         if idle.http1.is_empty() {
             idle.reaped = false;
@@ -152,19 +167,30 @@ async fn reap(endpoint: Weak<Endpoint>, limit: Duration) {
     }
 }
 
-impl Sender {
-    async fn ready(&mut self) -> hyper::Result<()> {
-        match self {
-            Self::Http1(sender) => sender.ready().await,
-            Self::Http2(sender) => sender.ready().await,
-        }
-    }
-}
-
 impl Lease {
     /// Whether the connection has served a request before.
     pub(super) fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// Whether the connection speaks HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+
+    /// Whether the connection is encrypted.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.pool.connector.tls.is_some()
+    }
+
+    /// What the endpoint goes by in a request that names no host.
+    pub(super) fn authority(&self) -> &Authority {
+        &self.pool.connector.authority
+    }
+
+    /// Keeps a request's place among those of its upstream until the exchange is over.
+    pub(super) fn hold(&mut self, place: OwnedSemaphorePermit) {
+        self.place = Some(place);
     }
 
     /// Sends a request. The error has the request in it if none of it was sent.
@@ -182,13 +208,26 @@ impl Lease {
     /// whose response was read whole: a lease that is merely dropped closes its connection.
     pub(super) fn give_back(self) {
         if let Sender::Http1(sender) = self.sender {
-            self.endpoint.keep(sender);
+            self.pool.keep(sender);
         }
     }
 }
 
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {}", self.settings.name, self.authority)
+/// A request in the queue for a connection, for as long as it waits.
+struct Waiting<'p>(&'p AtomicUsize);
+
+impl<'p> Waiting<'p> {
+    fn among(waiting: &'p AtomicUsize, most: usize) -> Result<Self, ConnectError> {
+        let queued = Self(waiting);
+        if waiting.fetch_add(1, Ordering::Relaxed) >= most {
+            return Err(ConnectError::Busy("and as many requests wait as may"));
+        }
+        Ok(queued)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -7,6 +7,7 @@ use http::{Request, Response};
 use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::Refusal;
+use crate::forward::Errand;
 use crate::forward::headers::{self, Hop};
 use crate::snapshot::{Caller, Forward, Snapshot};
 use crate::upgrade::Switch;
@@ -49,7 +50,12 @@ pub(super) async fn run(
         Caller::NoTenant => headers::Caller::NoTenant,
     };
     headers::prepare(request.headers_mut(), hop, on_behalf, request_id);
-    let mut response = upstream.send(request, switch).await?;
+    let tenant = match caller {
+        Caller::Tenant { admitted, .. } => Some(admitted.tenant().id.as_str()),
+        Caller::NoTenant => None,
+    };
+    let mut errand = Errand { switch, ..Errand::of(tenant) };
+    let mut response = upstream.send(request, &mut errand).await?;
     headers::clean_response(response.headers_mut());
     Ok(response)
 }

@@ -7,13 +7,12 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use bytesize::ByteSize;
 use ed25519_dalek::VerifyingKey;
-use http::uri::{Authority, Scheme};
-use http::{HeaderName, Method, StatusCode, Uri};
+use http::{HeaderName, Method, StatusCode};
 use schemars::{Schema, json_schema};
 
+use super::QualifiedName;
 use super::decode::{Leaf, Unreadable};
 use super::yaml::{Scalar, ScalarKind};
-use super::{Endpoint, QualifiedName};
 use crate::tenant::{RoleName, SchemaName, TenantId, TenantSchema};
 
 impl Leaf for String {
@@ -358,39 +357,6 @@ impl Leaf for SharedKey {
             return Err(Unreadable::Kind);
         }
         Ok(Self(super::Secret::new(scalar.text.clone())))
-    }
-}
-
-impl Leaf for Endpoint {
-    const EXPECTED: &'static str = "an endpoint such as `http://127.0.0.1:9000`";
-
-    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
-        let rule = |text: &str| Err(Unreadable::Rule(text.into()));
-        let text = scalar.text.as_str();
-        if !text.contains("://") {
-            return Err(Unreadable::Rule(format!("an endpoint starts with its scheme: `http://{text}`")));
-        }
-        let uri: Uri = text.parse().map_err(|_| Unreadable::Kind)?;
-        if uri.scheme() == Some(&Scheme::HTTPS) {
-            return rule("`https` endpoints are not built yet: use `http`, on a network that you trust");
-        }
-        let Some(authority) = uri.authority().filter(|_| uri.scheme() == Some(&Scheme::HTTP)) else {
-            return Err(Unreadable::Kind);
-        };
-        if authority.as_str().contains('@') {
-            return rule("an endpoint must not carry a user or password");
-        }
-        if uri.query().is_some() || uri.path() != "/" || text.ends_with('/') || text.contains('#') {
-            return rule("an endpoint is a host and port only: a request keeps its own path and query");
-        }
-        if authority.port().is_some() && authority.port_u16().is_none_or(|port| port == 0) {
-            return rule("an endpoint's port is a number from 1 to 65535");
-        }
-        let authority = match authority.port() {
-            Some(_) => authority.clone(),
-            None => format!("{authority}:80").parse::<Authority>().map_err(|_| Unreadable::Kind)?,
-        };
-        Ok(Self { authority })
     }
 }
 

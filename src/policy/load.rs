@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -80,6 +81,7 @@ impl Loader<'_> {
         self.add_file(main, None, &mut vec![], &mut whole);
         let tenants = whole.tenants.take();
         let (entries, tenants) = self.read_tenants(tenants);
+        self.read_named_files(&mut whole);
         if !self.readable {
             return None;
         }
@@ -190,6 +192,27 @@ impl Loader<'_> {
             tenants.list = Some(Vec::new());
         }
         (entries.unwrap_or_default(), Some(tenants))
+    }
+
+    /// The files that upstreams name. They are part of the policy: a renewed certificate is a
+    /// changed policy.
+    fn read_named_files(&mut self, whole: &mut Whole) {
+        let upstreams = whole.upstreams.0.iter_mut().filter_map(|(_, upstream)| upstream.as_mut());
+        for file in upstreams.flat_map(document::Upstream::files) {
+            let place = file.path.place;
+            let path = self.sources.beside(place, &file.path.value);
+            match self.surroundings.read(&path) {
+                Ok(text) => {
+                    let text: Arc<str> = text.into();
+                    self.sources.add(&path, Arc::clone(&text));
+                    file.text = Some(text);
+                }
+                Err(error) => {
+                    let what = format!("cannot read `{}`: {}", file.path.shown(), reason(&error));
+                    self.report.error(place, what).help("paths are relative to the file that names them");
+                }
+            }
+        }
     }
 
     /// SHA-256 over everything that the policy was made of.

@@ -21,6 +21,7 @@ mod server;
 mod source;
 mod sql;
 mod upstream;
+mod upstream_leaf;
 mod word;
 mod yaml;
 
@@ -45,7 +46,7 @@ pub use route::{
 pub use secret::Secret;
 pub use server::{AccessLog, Limits, Server, Timeouts};
 pub use sql::{SqlEndpoint, StatementKind};
-pub use upstream::{Endpoint, Upstream};
+pub use upstream::{Balance, Ejection, Endpoint, Health, Identity, Retries, RetryOn, Upstream, UpstreamTls};
 
 /// A name that the policy's author gave: of a database, plugin, upstream or route.
 pub type Name = Arc<str>;

@@ -4,7 +4,7 @@ use schemars::{Schema, json_schema};
 
 use super::decode::{Leaf, Unreadable};
 use super::yaml::Scalar;
-use super::{Capability, Instances, OnFailure, ParamType, ResultShape, StatementKind};
+use super::{Balance, Capability, Instances, OnFailure, ParamType, ResultShape, StatementKind};
 use crate::tenant::Isolation;
 
 /// A word out of a list, each with what it stands for.
@@ -100,6 +100,9 @@ words! {
         "active" => Self::Active, "suspended" => Self::Suspended, "held" => Self::Held,
     };
     Protocol, "`http1` or `http2`" { "http1" => Self::Http1, "http2" => Self::Http2, };
+    Balance, "`least-latency` or `round-robin`" {
+        "least-latency" => Self::LeastLatency, "round-robin" => Self::RoundRobin,
+    };
     Scheme, "`http` or `https`" { "http" => Self::Http, "https" => Self::Https, };
     Instances, "`per-request` or `reused`" { "per-request" => Self::PerRequest, "reused" => Self::Reused, };
     OnFailure, "`deny`, `next` or `previous`" {

@@ -40,7 +40,7 @@ impl Tunnel {
         let Ok(client) = client.await else { return };
         let _open = Open::new(&metrics);
         let traffic = Arc::new(Traffic::default());
-        let mut upstream = far_end.stream;
+        let FarEnd { stream: mut upstream, held: _held, .. } = far_end;
         let mut client = Watched { stream: TokioIo::new(client), traffic: Arc::clone(&traffic) };
         let account = Account { answer: &mut answer, traffic: &traffic };
         tokio::select! {

@@ -70,7 +70,7 @@ impl Builder {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             loaded_at: SystemTime::now(),
             routes: Vec::new(),
-            upstreams: upstreams(&policy, previous),
+            upstreams: self.upstreams(&policy, previous),
             databases: self.databases(&policy, previous)?,
             plugins: Vec::new(),
             directory: self.directory(&policy, previous),
@@ -128,6 +128,17 @@ impl Builder {
         policy.databases.iter().map(open).collect()
     }
 
+    fn upstreams(&self, policy: &Policy, previous: Option<&Snapshot>) -> BoundUpstreams {
+        let build = |settings: &Arc<policy::Upstream>| {
+            let kept = previous
+                .and_then(|previous| previous.upstreams.get(&settings.name))
+                .filter(|upstream| upstream.settings() == settings);
+            let new = || Arc::new(forward::Upstream::new(Arc::clone(settings), &self.metrics));
+            kept.map_or_else(new, Arc::clone)
+        };
+        policy.upstreams.iter().map(|(name, settings)| (Arc::clone(name), build(settings))).collect()
+    }
+
     fn directory(&self, policy: &Policy, previous: Option<&Snapshot>) -> Arc<dyn FindTenant> {
         let Some(source) = &policy.directory else { return Arc::new(NoDirectory) };
         let kept = previous.filter(|previous| {
@@ -174,16 +185,6 @@ fn bind(route: &Arc<policy::Route>, plugins: &[Arc<ActivePlugin>], upstreams: &B
         }
     };
     Route { policy: Arc::clone(route), tenant, target }
-}
-
-fn upstreams(policy: &Policy, previous: Option<&Snapshot>) -> BoundUpstreams {
-    let build = |settings: &Arc<policy::Upstream>| {
-        let kept = previous
-            .and_then(|previous| previous.upstreams.get(&settings.name))
-            .filter(|upstream| upstream.settings() == settings);
-        kept.map_or_else(|| Arc::new(forward::Upstream::new(Arc::clone(settings))), Arc::clone)
-    };
-    policy.upstreams.iter().map(|(name, settings)| (Arc::clone(name), build(settings))).collect()
 }
 
 /// The directory of a policy in which every route says `tenant: none`. Nothing asks it.

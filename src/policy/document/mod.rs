@@ -7,6 +7,7 @@ mod route;
 mod sources;
 mod sql;
 mod upgrade;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,10 +21,11 @@ pub(crate) use query::{Param, Query};
 pub(crate) use route::{Forward, Match, PathPattern, Presence, Resolver, Route, TenantRule};
 pub(crate) use sources::{
     Breaker, Database, Login, Plugin, PluginLimits, Reuse, Shadow, Table, TenantEntry, TenantFile,
-    TenantShare, Tenants, Upstream,
+    TenantShare, Tenants,
 };
 pub(crate) use sql::Sql;
 pub(crate) use upgrade::Upgrades;
+pub(crate) use upstream::{ClientIdentity, Ejection, Health, NamedFile, Retries, Upstream};
 
 record! {
     /// An Innkeeper policy.
@@ -108,9 +110,10 @@ mod tests {
     use super::query::Param;
     use super::route::{Extent, Resolver, Several};
     use super::sources::{Plugin, PluginLimits, Pool, Table, TenantEntry, TenantFile};
+    use super::upstream::{Hedge, UpstreamTls};
     use super::{
-        Database, Expect, Limits, Match, Policy, Query, Request, Route, Server, Tenants, Test, Timeouts,
-        Upstream,
+        ClientIdentity, Database, Ejection, Expect, Health, Limits, Match, Policy, Query, Request, Retries,
+        Route, Server, Tenants, Test, Timeouts, Upstream,
     };
 
     macro_rules! keys_agree {
@@ -140,6 +143,12 @@ mod tests {
             Plugin,
             PluginLimits,
             Upstream,
+            UpstreamTls,
+            ClientIdentity,
+            Health,
+            Ejection,
+            Retries,
+            Hedge,
             Route,
             Match,
             Extent,

@@ -1,12 +1,12 @@
-//! What routes refer to, as written: databases, tenants, plugins, upstreams.
+//! What routes refer to, as written: databases, tenants, plugins.
 
 use std::time::Duration;
 
 use crate::policy::decode::{Located, Named, NonEmpty, Required, record};
 use crate::policy::json::Json;
 use crate::policy::leaf::{DatabaseUrl, DurationOrZero, PublicKey, Sha256, Share, SharedKey, Size};
-use crate::policy::word::{Protocol, StateWord};
-use crate::policy::{Capability, Endpoint, Instances, OnFailure, QualifiedName};
+use crate::policy::word::StateWord;
+use crate::policy::{Capability, Instances, OnFailure, QualifiedName};
 use crate::tenant::{Isolation, RoleName, SchemaName, TenantId, TenantSchema};
 
 record! {
@@ -203,23 +203,4 @@ record! {
     time: Option<Located<Duration>>,
     /// Memory of one instance. Default 16MiB.
     memory: Option<Located<Size>>,
-}
-
-record! {
-    /// A backend.
-    Upstream is "an upstream";
-    /// Where it listens.
-    endpoints: Required<NonEmpty<Located<Endpoint>>>,
-    /// `http1` (default) or `http2`.
-    protocol: Option<Located<Protocol>>,
-    /// Time to connect. Default 2s.
-    connect_timeout: Option<Located<Duration>>,
-    /// Until the response's head. Default 30s.
-    response_timeout: Option<Located<Duration>>,
-    /// Between two pieces of a response body. Default 60s.
-    body_idle_timeout: Option<Located<Duration>>,
-    /// How long an unused connection is kept. Default 60s.
-    pool_idle_timeout: Option<Located<Duration>>,
-    /// Unused connections kept per endpoint. Default 256.
-    pool_max_idle: Option<Located<usize>>,
 }

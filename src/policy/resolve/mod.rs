@@ -12,6 +12,7 @@ mod sql;
 mod statement;
 mod tenants;
 mod unused;
+mod upstreams;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -76,7 +77,7 @@ pub(crate) fn resolve(
         listen: server.listen.clone(),
         databases: settings::databases(&whole.databases, report),
         plugins: plugins::plugins(&whole.plugins, sources, report),
-        upstreams: settings::upstreams(&whole.upstreams, report),
+        upstreams: upstreams::upstreams(&whole.upstreams, report),
         has_tenants: tenants.is_some(),
     };
     let routes = routes::resolve(&whole.routes, &scope, report);

@@ -1,4 +1,4 @@
-//! Server, databases and upstreams: values with their defaults, and their own rules.
+//! Server and databases: values with their defaults, and their own rules.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,11 +9,8 @@ use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::leaf::{DurationOrZero, SharedKey, Size};
 use crate::policy::source::Place;
-use crate::policy::word::Protocol;
 use crate::policy::yaml::Key;
-use crate::policy::{
-    AccessLog, Database, Limits, Login, Name, PoolSettings, Secret, Server, Timeouts, Upstream,
-};
+use crate::policy::{AccessLog, Database, Limits, Login, Name, PoolSettings, Secret, Server, Timeouts};
 
 /// The gateway's address where none is given.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
@@ -168,33 +165,6 @@ fn tenant_connections(share: Option<&document::TenantShare>, all: u32, report: &
             .help(format!("write at most {all}, or raise `max_connections`"));
     }
     written.value
-}
-
-pub(super) fn upstreams(written: &Named<document::Upstream>, report: &mut Report) -> Names<Upstream> {
-    names("upstream", "upstreams", written, report, |name, upstream, report| {
-        let written = upstream.endpoints.get()?;
-        let mut endpoints = Vec::new();
-        for endpoint in &written.0 {
-            if endpoints.contains(&endpoint.value) {
-                report.error(endpoint.place, format!("the endpoint `{}` is listed twice", endpoint.shown()));
-            }
-            endpoints.push(endpoint.value.clone());
-        }
-        if endpoints.is_empty() {
-            // All of them were broken, and reported.
-            return None;
-        }
-        let defaults = Upstream::new(name, endpoints);
-        Some(Upstream {
-            http2: or(upstream.protocol.as_ref(), Protocol::Http1) == Protocol::Http2,
-            connect_timeout: or(upstream.connect_timeout.as_ref(), defaults.connect_timeout),
-            response_timeout: or(upstream.response_timeout.as_ref(), defaults.response_timeout),
-            body_idle_timeout: or(upstream.body_idle_timeout.as_ref(), defaults.body_idle_timeout),
-            pool_idle_timeout: or(upstream.pool_idle_timeout.as_ref(), defaults.pool_idle_timeout),
-            pool_max_idle: or(upstream.pool_max_idle.as_ref(), defaults.pool_max_idle),
-            ..defaults
-        })
-    })
 }
 
 pub(super) fn names<D, T>(

@@ -9,8 +9,8 @@ use std::time::Duration;
 use http::Response;
 use innkeeper::body::Body;
 use innkeeper::error::Refusal;
-use innkeeper::forward::Upstream;
 use innkeeper::forward::headers::{self, Caller, Hop};
+use innkeeper::forward::{Errand, Upstream};
 use innkeeper::handler::{Connection, Handler, Inbound};
 use innkeeper::policy::{self, Endpoint};
 use innkeeper::server::{Drained, ServerSettings, serve};
@@ -99,7 +99,12 @@ impl Edge {
     }
 
     pub(crate) async fn forwarding_with(server: ServerSettings, settings: policy::Upstream) -> Self {
-        let upstream = Arc::new(Upstream::new(Arc::new(settings)));
+        let upstream = Arc::new(Upstream::new(Arc::new(settings), &Metrics::new()));
+        Self::forwarding_to(server, upstream).await
+    }
+
+    /// Serves a gateway that forwards everything to this upstream.
+    pub(crate) async fn forwarding_to(server: ServerSettings, upstream: Arc<Upstream>) -> Self {
         Self::start_with(server, move |inbound, connection| {
             let upstream = Arc::clone(&upstream);
             async move {
@@ -113,7 +118,7 @@ impl Edge {
                     .unwrap_or_default();
                 let hop = Hop { scheme: "http", authority: &authority, peer: connection.peer };
                 headers::prepare(request.headers_mut(), hop, Caller::NoTenant, "request-1");
-                upstream.send(request, switch).await
+                upstream.send(request, &mut Errand { switch, ..Errand::default() }).await
             }
         })
         .await
@@ -129,18 +134,16 @@ impl Edge {
 /// An upstream with patience for a busy test machine.
 pub(crate) fn upstream(endpoints: &[SocketAddr]) -> policy::Upstream {
     policy::Upstream {
-        name: "app".into(),
-        endpoints: endpoints
-            .iter()
-            .map(|address| Endpoint { authority: address.to_string().parse().unwrap() })
-            .collect(),
-        http2: false,
         connect_timeout: Duration::from_secs(20),
         response_timeout: Duration::from_secs(20),
         body_idle_timeout: Duration::from_secs(20),
-        pool_idle_timeout: Duration::from_secs(60),
-        pool_max_idle: 256,
+        ..policy::Upstream::new("app".into(), endpoints.iter().copied().map(endpoint).collect())
     }
+}
+
+/// An endpoint at this address, without encryption.
+pub(crate) fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint::Http(address.to_string().parse().unwrap())
 }
 
 /// Answers with what was sent.

@@ -1,5 +1,5 @@
-//! The body of a request or response: nothing, a piece in memory, or a stream that is never held
-//! whole.
+//! The body of a request or response: nothing, a piece in memory, a stream that is never held
+//! whole, or what follows when a connection leaves HTTP.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,6 +11,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use crate::error::{Code, Refusal};
+use crate::upgrade::FarEnd;
 
 type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
 
@@ -18,6 +19,7 @@ type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Sen
 pub struct Body {
     kind: Kind,
     passed: u64,
+    received: Option<u64>,
     failure: Option<BodyError>,
     observer: Option<Box<dyn Observer>>,
 }
@@ -26,6 +28,8 @@ enum Kind {
     Empty,
     Full(Bytes),
     Stream(Stream),
+    /// The far end is taken out to be served.
+    Tunnel(Option<FarEnd>),
 }
 
 /// Why a body broke off.
@@ -71,6 +75,8 @@ pub trait Observer: Send + 'static {
 pub struct BodyEnd {
     /// Bytes of data that passed.
     pub bytes: u64,
+    /// Bytes that came the other way, where this was the end of a tunnel.
+    pub received: Option<u64>,
     /// What came of it.
     pub outcome: BodyOutcome,
 }
@@ -101,6 +107,31 @@ impl Body {
     /// A body that is read piece by piece as its reader asks for it.
     pub fn stream(stream: impl http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
         Self::of(Kind::Stream(Box::pin(stream)))
+    }
+
+    /// What follows a response with status 101: another protocol's bytes, to and from `far_end`.
+    pub fn tunnel(far_end: FarEnd) -> Self {
+        Self::of(Kind::Tunnel(Some(far_end)))
+    }
+
+    /// Takes the far end of a tunnel, if this is one. What remains is told how the tunnel ended;
+    /// if it is not, the tunnel was abandoned.
+    pub fn take_far_end(&mut self) -> Option<FarEnd> {
+        match &mut self.kind {
+            Kind::Tunnel(far_end) => far_end.take(),
+            _ => None,
+        }
+    }
+
+    /// Notes what passed through a tunnel, towards the client and from it.
+    pub fn tunnelled(&mut self, passed: u64, received: u64) {
+        self.passed = passed;
+        self.received = Some(received);
+    }
+
+    /// Notes that both sides of a tunnel said all that they had to say.
+    pub fn end_tunnel(&mut self) {
+        self.kind = Kind::Empty;
     }
 
     /// Tells `observer` of each piece, and once of the end.
@@ -141,7 +172,7 @@ impl Body {
     }
 
     fn of(kind: Kind) -> Self {
-        Self { kind, passed: 0, failure: None, observer: None }
+        Self { kind, passed: 0, received: None, failure: None, observer: None }
     }
 }
 
@@ -179,7 +210,7 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = match &mut self.kind {
-            Kind::Empty => None,
+            Kind::Empty | Kind::Tunnel(_) => None,
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 self.kind = Kind::Empty;
@@ -208,14 +239,14 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Empty => true,
-            Kind::Full(_) => false,
+            Kind::Full(_) | Kind::Tunnel(_) => false,
             Kind::Stream(stream) => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Empty | Kind::Tunnel(_) => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stream(stream) => stream.size_hint(),
         }
@@ -230,7 +261,7 @@ impl Drop for Body {
             None if http_body::Body::is_end_stream(self) => BodyOutcome::Complete,
             None => BodyOutcome::Abandoned,
         };
-        observer.ended(BodyEnd { bytes: self.passed, outcome });
+        observer.ended(BodyEnd { bytes: self.passed, received: self.received, outcome });
     }
 }
 
@@ -246,6 +277,7 @@ impl fmt::Debug for Body {
             Kind::Empty => "empty",
             Kind::Full(_) => "full",
             Kind::Stream(_) => "stream",
+            Kind::Tunnel(_) => "tunnel",
         };
         f.debug_struct("Body").field("kind", &kind).field("passed", &self.passed).finish_non_exhaustive()
     }

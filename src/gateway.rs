@@ -5,6 +5,7 @@ mod access;
 mod access_line;
 mod access_log;
 mod forward;
+mod grpc;
 mod mirror;
 mod ndjson;
 mod problem;
@@ -12,6 +13,7 @@ mod query;
 pub mod sanitise;
 mod spans;
 mod sql;
+mod upgrade;
 
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ use crate::handler::{Connection, Handler, Inbound};
 use crate::snapshot::{Snapshot, SnapshotStore, Stopped, Target};
 use crate::telemetry::Metrics;
 use crate::underway::Underway;
+use crate::upgrade::Wish;
 
 use access::{Around, Record};
 pub use access_log::{AccessLog, Format as LogFormat};
@@ -34,6 +37,13 @@ pub struct Gateway {
     metrics: Arc<Metrics>,
     access_log: AccessLog,
     underway: Arc<Underway>,
+}
+
+/// A request that can be read in one way only, and whose tenant is not known yet.
+struct Arrival {
+    head: Arc<RequestHead>,
+    body: Body,
+    wish: Option<Wish>,
 }
 
 impl Gateway {
@@ -57,6 +67,7 @@ impl Gateway {
         sql_client: &mut Option<sql::Client>,
     ) -> Result<Response<Body>, Refusal> {
         inbound.verdict?;
+        let wish = inbound.upgrade;
         let (parts, body) = inbound.request.into_parts();
         let authority = sanitise::inspect(&parts)?;
         let head = Arc::new(RequestHead {
@@ -72,19 +83,19 @@ impl Gateway {
             claims: None,
         });
 
-        self.serve(head, body, connection, snapshot, record, sql_client).await
+        let arrival = Arrival { head, body, wish };
+        self.serve(arrival, snapshot, record, sql_client).await
     }
 
     /// What one snapshot makes of a request that can be read in one way only.
     async fn serve(
         &self,
-        head: Arc<RequestHead>,
-        body: Body,
-        connection: &Connection,
+        arrival: Arrival,
         snapshot: &Snapshot,
         record: &mut Record,
         sql_client: &mut Option<sql::Client>,
     ) -> Result<Response<Body>, Refusal> {
+        let Arrival { head, body, wish } = arrival;
         let matched = snapshot.route(&head)?;
         record.matched(&matched);
         if let Target::Sql(target) = matched.target() {
@@ -103,11 +114,13 @@ impl Gateway {
                 // The override is gone, and what is in force by now decides.
                 let snapshot = self.snapshots.load();
                 record.starts_anew(snapshot.generation());
-                return Box::pin(self.serve(head, body, connection, &snapshot, record, sql_client)).await;
+                let arrival = Arrival { head, body, wish };
+                return Box::pin(self.serve(arrival, &snapshot, record, sql_client)).await;
             }
         };
         record.admitted(&caller);
 
+        let switch = upgrade::grant(wish, matched.target())?;
         let body = caller.pace(body);
         let answered = match matched.target() {
             Target::Query(query) => {
@@ -117,9 +130,8 @@ impl Gateway {
                 sql::run(target, &caller, snapshot, &head, body, record.request_id()).await
             }
             Target::Forward(target) => {
-                let trace = record.traceparent();
-                forward::run(target, &caller, snapshot, head, body, record.request_id(), trace, &self.metrics)
-                    .await
+                let outbound = forward::Outbound { head, body, switch };
+                forward::run(target, &caller, snapshot, outbound, record, &self.metrics).await
             }
         };
         answered.map(|response| caller.answer(response))
@@ -132,6 +144,7 @@ impl Handler for Gateway {
         let snapshot = self.snapshots.load();
         let around = Around { underway: &self.underway, metrics: &self.metrics, log: &self.access_log };
         let mut record = Record::open(&mut inbound, connection, &snapshot, around);
+        let is_grpc = grpc::is_spoken(&inbound.request);
         let mut sql_client = None;
         let outcome = self.walk(inbound, connection, &snapshot, &mut record, &mut sql_client).await;
         let mut response = match outcome {
@@ -139,6 +152,7 @@ impl Handler for Gateway {
             Err(refusal) => {
                 let response = match &sql_client {
                     Some(client) => client.refuse(&refusal, record.request_id()),
+                    None if is_grpc => grpc::refuse(&refusal),
                     None => problem::response(&refusal, record.request_id()),
                 };
                 record.refused(refusal);

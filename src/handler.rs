@@ -7,6 +7,7 @@ use http::{Request, Response};
 
 use crate::body::Body;
 use crate::error::Refusal;
+use crate::upgrade::Wish;
 
 /// A client's connection.
 #[derive(Debug, Clone)]
@@ -25,6 +26,9 @@ pub struct Inbound {
     /// The request. Where the verdict is a refusal it has no headers and no body, and its method
     /// and target are what could be read of them: enough for a record, nothing to act upon.
     pub request: Request<Body>,
+    /// What the client would rather speak than HTTP. Whoever grants it answers with status 101 and
+    /// [`Body::tunnel`], whatever version of HTTP the client speaks.
+    pub upgrade: Option<Wish>,
     /// Whether it may be answered in earnest. A refusal is to be answered as such.
     pub verdict: Result<(), Refusal>,
 }

@@ -16,6 +16,7 @@ pub mod telemetry;
 pub mod tenant;
 pub mod trace;
 pub mod underway;
+pub mod upgrade;
 
 // Floor 1: the policy, as written and as resolved.
 pub mod policy;

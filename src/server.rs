@@ -1,11 +1,14 @@
 //! The server: accepts connections, lets a handler answer their requests, and drains.
 
+pub mod census;
 mod connection;
 mod exchange;
 mod flow;
 pub mod framing;
 mod patience;
 pub mod reason;
+mod switch;
+mod tunnel;
 mod wire;
 
 use std::io;

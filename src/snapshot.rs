@@ -30,6 +30,7 @@ use crate::otlp::Exporter;
 use crate::policy::{Action, Name, Policy, Query, SqlEndpoint};
 use crate::telemetry::Metrics;
 use crate::ticket::Tickets;
+use crate::upgrade::Protocol;
 use crate::{forward, sql};
 
 pub use active::{ActivePlugin, PluginCall, PluginVersion};
@@ -92,6 +93,8 @@ pub struct Forward {
     pub upstream: Arc<forward::Upstream>,
     /// How long the ticket that goes with a request is valid; `None` for no ticket.
     pub ticket: Option<Duration>,
+    /// What a client may switch to in place of HTTP.
+    pub upgrade: Vec<Protocol>,
 }
 
 /// An endpoint for statements that clients write.

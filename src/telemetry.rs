@@ -180,6 +180,8 @@ pub struct Metrics {
     pub access_records_dropped: Counter,
     /// Spans: `exported`, `failed` or `dropped`.
     pub spans: Family<ResultLabel, Counter>,
+    /// Connections and streams that have left HTTP.
+    pub tunnels: Gauge,
 }
 
 impl Metrics {
@@ -221,6 +223,7 @@ impl Metrics {
             tenants: Arc::new(TenantMetrics::new()),
             access_records_dropped: Counter::default(),
             spans: Family::default(),
+            tunnels: Gauge::default(),
         };
         metrics.register();
         Arc::new(metrics)
@@ -383,5 +386,6 @@ impl Metrics {
             self.access_records_dropped.clone(),
         );
         registry.register("spans", "Spans for the collector, and what became of them", self.spans.clone());
+        registry.register("tunnels", "Open tunnels: WebSockets and other upgrades", self.tunnels.clone());
     }
 }

@@ -23,6 +23,8 @@ fn read(bytes: &[u8], step: usize) -> (usize, Vec<(usize, String)>) {
                     verdicts.push((sound, format!("{:?}", head.framing)));
                     sound += head.length;
                     held.drain(..head.length);
+                    // As if every wish to leave HTTP were refused.
+                    scanner.resume();
                 }
                 Step::Refuse { at, reason, .. } => {
                     verdicts.push((sound + at, format!("{reason:?}")));

@@ -129,6 +129,7 @@ fn address(request: &mut Request<Outgoing>, lease: &Lease) -> Result<(), Refusal
     } else {
         let headers = request.headers_mut();
         headers.remove(header::TE);
+        join_cookies(headers);
         if !headers.contains_key(header::HOST) {
             let host = said.as_ref().unwrap_or(lease.authority());
             let host = HeaderValue::from_str(host.as_str()).expect("an authority is a header value");
@@ -144,6 +145,17 @@ fn address(request: &mut Request<Outgoing>, lease: &Lease) -> Result<(), Refusal
         Refusal::new(Code::RequestInvalid, "the request target cannot be forwarded").because(error)
     })?;
     Ok(())
+}
+
+/// Puts the crumbs of a cookie together: HTTP/2 may send them one by one, HTTP/1.1 may not
+/// (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if let (Some(_), Some(_)) = (crumbs.next(), crumbs.next()) {
+        let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        let whole = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).expect("its parts are values");
+        headers.insert(header::COOKIE, whole);
+    }
 }
 
 /// The same request; only for one without a body.

@@ -20,12 +20,12 @@ mod standing;
 mod status;
 mod tally;
 mod tls;
+mod tunnel;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -35,9 +35,9 @@ use self::endpoint::{Endpoint, Set};
 use self::endpoints::Endpoints;
 use self::exchange::{Answer, Failure, Tried, attempt};
 use self::outgoing::{Outgoing, Progress, within};
-use self::pool::Lease;
 use self::retry::Budget;
 use self::tally::Tally;
+use self::tunnel::Proposal;
 use crate::body::Body;
 use crate::error::{Code, Refusal};
 use crate::policy;
@@ -148,7 +148,11 @@ impl Upstream {
             overloaded().because(format_args!("{}: {most} requests are under way", self.settings.name))
         })?;
         self.start();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let proposal = match errand.switch.take() {
+            Some(switch) => Proposal::put(switch, &mut head, &self.settings)?,
+            None => None,
+        };
         let (outgoing, progress) = Outgoing::new(body);
         let request = Request::from_parts(head, outgoing);
         let tries = self.try_endpoints(request, progress.as_deref(), errand);
@@ -163,7 +167,7 @@ impl Upstream {
                 ))
             })?,
         };
-        accept(answer, place, progress, &self.settings)
+        accept(answer, place, progress, &self.settings, proposal).await
     }
 
     /// Tries endpoints until one answers, or nothing more may be tried.
@@ -332,30 +336,29 @@ impl Upstream {
 }
 
 /// Turns an upstream's answer into ours.
-fn accept(
+async fn accept(
     answer: Answer,
     place: OwnedSemaphorePermit,
     progress: Option<Arc<Progress>>,
     settings: &policy::Upstream,
+    proposal: Option<Proposal>,
 ) -> Result<Response<Body>, Refusal> {
-    let Answer { response, mut lease } = answer;
+    let Answer { mut response, mut lease } = answer;
     lease.hold(place);
-    receive(response, lease, progress, settings)
-}
-
-fn receive(
-    response: Response<Incoming>,
-    lease: Lease,
-    progress: Option<Arc<Progress>>,
-    settings: &policy::Upstream,
-) -> Result<Response<Body>, Refusal> {
-    // We never ask for an upgrade, so that what follows a 101 would be bytes of no protocol.
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(unreachable("the upstream switched protocols unasked"));
-    }
+    let agreed = match proposal {
+        Some(proposal) => proposal.judge(&mut response).await?,
+        // What follows would be bytes of no protocol.
+        None if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            return Err(unreachable("the upstream switched protocols unasked"));
+        }
+        None => None,
+    };
     let (mut head, body) = response.into_parts();
     headers::clean_response(&mut head.headers);
-    let body = response::receive(body, lease, progress, settings.body_idle_timeout);
+    let body = match agreed {
+        Some(agreed) => Body::tunnel(agreed.hold(lease)),
+        None => response::receive(body, lease, progress, settings.body_idle_timeout),
+    };
     Ok(Response::from_parts(head, body))
 }
 

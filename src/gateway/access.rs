@@ -260,6 +260,9 @@ impl Observer for Answering {
 
     fn ended(self: Box<Self>, end: BodyEnd) {
         // The answer to a HEAD has a body that nobody reads.
+        if let Some(received) = end.received {
+            self.record.place.receive(received);
+        }
         let unread = self.record.place.method == Method::HEAD;
         let complete = matches!(end.outcome, BodyOutcome::Complete) || unread;
         self.record.finish(self.status, self.answered_at, end.bytes, complete);

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 
+use super::access::Record;
 use super::mirror;
 use crate::body::Body;
 use crate::decision::RequestHead;
@@ -13,18 +14,26 @@ use crate::forward::headers::{self, Hop};
 use crate::snapshot::{Caller, Forward, Snapshot};
 use crate::telemetry::Metrics;
 use crate::trace::TRACEPARENT;
+use crate::upgrade::Switch;
+
+/// A request on its way out.
+pub(super) struct Outbound {
+    pub(super) head: Arc<RequestHead>,
+    pub(super) body: Body,
+    /// What the upstream is asked to switch to.
+    pub(super) switch: Option<Switch>,
+}
 
 /// Forwards the request on behalf of the caller, and its response back, both streamed.
 pub(super) async fn run(
     target: &Forward,
     caller: &Caller,
     snapshot: &Snapshot,
-    head: Arc<RequestHead>,
-    body: Body,
-    request_id: &str,
-    trace: Option<HeaderValue>,
+    outbound: Outbound,
+    record: &mut Record,
     metrics: &Arc<Metrics>,
 ) -> Result<Response<Body>, Refusal> {
+    let Outbound { head, body, switch } = outbound;
     let upstream = match caller {
         Caller::Tenant { placement, .. } => match &placement.upstream {
             Some(name) => snapshot.upstream(name)?,
@@ -52,16 +61,21 @@ pub(super) async fn run(
         }
         Caller::NoTenant => headers::Caller::NoTenant,
     };
-    headers::prepare(request.headers_mut(), hop, on_behalf, request_id);
-    if let Some(trace) = trace {
+    headers::prepare(request.headers_mut(), hop, on_behalf, record.request_id());
+    if let Some(trace) = record.traceparent() {
         request.headers_mut().insert(TRACEPARENT, trace);
     }
-    mirror::copy(&request, caller, snapshot, metrics);
+    if switch.is_none() {
+        mirror::copy(&request, caller, snapshot, metrics);
+    }
     let tenant = match caller {
         Caller::Tenant { admitted, .. } => Some(admitted.tenant().id.as_str()),
         Caller::NoTenant => None,
     };
-    let mut response = upstream.send(request, &mut Errand::of(tenant)).await?;
+    let mut errand = Errand { switch, ..Errand::of(tenant) };
+    let sent = upstream.send(request, &mut errand).await;
+    record.sent(errand);
+    let mut response = sent?;
     headers::clean_response(response.headers_mut());
     Ok(response)
 }

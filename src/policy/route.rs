@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::{Name, Plugin, Query, SqlEndpoint, Upstream};
+use crate::upgrade::Protocol;
 
 /// One route.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +109,8 @@ pub struct Forward {
     pub upstream: Arc<Upstream>,
     /// How long the ticket that goes with the request is valid; `None` for no ticket.
     pub ticket: Option<Duration>,
+    /// What a client may switch to in place of HTTP. Default: WebSocket.
+    pub upgrade: Vec<Protocol>,
 }
 
 /// What a route does.

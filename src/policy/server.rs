@@ -39,6 +39,9 @@ pub struct Limits {
     pub body_bytes: u64,
     /// Body that a query route reads into memory, bytes. Default 1 MiB.
     pub query_body_bytes: usize,
+    /// What a client's body must bring on average while we wait for it, bytes per second, once it
+    /// has kept us waiting for `body_idle`. Zero for no such limit. Default 128.
+    pub min_body_rate: u64,
     /// Open client connections. Default 10,000.
     pub connections: usize,
 }
@@ -50,6 +53,7 @@ impl Default for Limits {
             header_count: 100,
             body_bytes: 100 << 20,
             query_body_bytes: 1 << 20,
+            min_body_rate: 128,
             connections: 10_000,
         }
     }
@@ -65,6 +69,8 @@ pub struct Timeouts {
     pub body_idle: Duration,
     /// A connection with no request. Default 75 s.
     pub keep_alive: Duration,
+    /// A tunnel (an upgraded connection) through which nothing passes. Default 1 h.
+    pub tunnel_idle: Duration,
     /// What requests in flight are given after SIGTERM. Default 30 s.
     pub drain: Duration,
 }
@@ -75,6 +81,7 @@ impl Default for Timeouts {
             header_read: Duration::from_secs(10),
             body_idle: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
+            tunnel_idle: Duration::from_hours(1),
             drain: Duration::from_secs(30),
         }
     }

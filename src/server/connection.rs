@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Request;
@@ -82,9 +82,12 @@ async fn serve<H: Handler>(stream: TcpStream, connection: Connection, flow: Arc<
         connection,
         flow,
         protocol,
+        tasks: shared.tasks.clone(),
+        tunnel: Mutex::default(),
     });
+    let answering = Arc::clone(&exchange);
     let service = service_fn(move |request: Request<Incoming>| {
-        let exchange = Arc::clone(&exchange);
+        let exchange = Arc::clone(&answering);
         async move { Ok::<_, Infallible>(exchange.answer(request).await) }
     });
     let io = TokioIo::new(wire);
@@ -99,8 +102,11 @@ async fn serve<H: Handler>(stream: TcpStream, connection: Connection, flow: Arc<
             if limits.header_bytes > (64 << 10) {
                 builder.max_buf_size(limits.header_bytes * 2 + (64 << 10));
             }
-            let connection = pin!(builder.serve_connection(io, service));
-            drive(connection, shared, http1::Connection::graceful_shutdown).await;
+            let connection = pin!(builder.serve_connection(io, service).with_upgrades());
+            drive(connection, shared, http1::UpgradeableConnection::graceful_shutdown).await;
+            if let Some(tunnel) = exchange.take_tunnel() {
+                tunnel.run().await;
+            }
         }
         Protocol::Http2 => {
             let connection = http2::Builder::new(TokioExecutor::new())
@@ -114,6 +120,7 @@ async fn serve<H: Handler>(stream: TcpStream, connection: Connection, flow: Arc<
                 .initial_stream_window_size(HTTP2_STREAM_WINDOW)
                 .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
                 .max_send_buf_size(HTTP2_SEND_BUFFER)
+                .enable_connect_protocol()
                 .serve_connection(io, service);
             drive(pin!(connection), shared, http2::Connection::graceful_shutdown).await;
         }

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::framing::Framing;
+use super::framing::Head;
 use super::reason::Reason;
 use crate::telemetry::Metrics;
 
@@ -23,12 +23,30 @@ pub(super) struct Flow {
     is_watched: AtomicBool,
     watcher: Mutex<Option<Waker>>,
     verdicts: Mutex<VecDeque<Verdict>>,
+    /// Of the one request that the scanner waits for.
+    decision: Mutex<Pending>,
     /// Requests of all connections.
     pub(super) metrics: Arc<Metrics>,
 }
 
 /// What the scanner found of one HTTP/1 request.
-pub(super) type Verdict = Result<Framing, Reason>;
+pub(super) type Verdict = Result<Head, Reason>;
+
+/// What became of a request to leave HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// The next bytes are a request.
+    Stay,
+    /// The next bytes are another protocol's.
+    Switch,
+}
+
+/// A decision, and who waits for it.
+#[derive(Default)]
+struct Pending {
+    decision: Option<Decision>,
+    waiting: Option<Waker>,
+}
 
 /// A request under way. It is over when this is dropped, however that comes about.
 pub(super) struct InFlight {
@@ -47,6 +65,7 @@ impl Flow {
             is_watched: AtomicBool::new(false),
             watcher: Mutex::default(),
             verdicts: Mutex::default(),
+            decision: Mutex::default(),
             metrics,
         })
     }
@@ -63,9 +82,33 @@ impl Flow {
         self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
+    /// Tells the reader what became of the request to leave HTTP that it waits for.
+    pub(super) fn decide(&self, decision: Decision) {
+        let mut pending = self.decision.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.decision = Some(decision);
+        pending.waiting.take().inspect(Waker::wake_by_ref);
+    }
+
+    /// Waits to hear what became of that request.
+    pub(super) fn poll_decision(&self, cx: &mut Context<'_>) -> Poll<Decision> {
+        let mut pending = self.decision.lock().unwrap_or_else(PoisonError::into_inner);
+        match pending.decision.take() {
+            Some(decision) => Poll::Ready(decision),
+            None => {
+                pending.waiting = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
     /// Notes a request that came without a scanner.
     pub(super) fn begin(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether no request was read yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) == 0
     }
 
     /// Requests that were read and have no response yet.

@@ -48,12 +48,16 @@ pub enum Step {
 }
 
 /// A sound head.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// How many bytes it is long.
     pub length: usize,
     /// How the end of the body is found.
     pub framing: Framing,
+    /// Whether it asks to leave HTTP (RFC 9110, section 7.8). What follows is then of no protocol
+    /// that is known yet: nothing is let pass until [`Scanner::resume`]. A request with a body
+    /// cannot ask: whether its body belongs to the old protocol or the new one would be a guess.
+    pub asks_to_switch: bool,
 }
 
 /// How the end of a request's body is found.
@@ -79,6 +83,7 @@ enum Phase {
     Head(HeadScan),
     Counted(u64),
     Chunked(ChunkScan),
+    Undecided,
     Over,
 }
 
@@ -93,6 +98,18 @@ impl Scanner {
         matches!(self.phase, Phase::Counted(_) | Phase::Chunked(_))
     }
 
+    /// Whether it waits to hear what protocol follows.
+    pub fn is_undecided(&self) -> bool {
+        matches!(self.phase, Phase::Undecided)
+    }
+
+    /// Goes on with the next request: the protocol stayed what it was.
+    pub fn resume(&mut self) {
+        if self.is_undecided() {
+            self.phase = Phase::Head(HeadScan::default());
+        }
+    }
+
     /// Looks at bytes that follow those that it let pass.
     pub fn advance(&mut self, unread: &[u8]) -> Step {
         match &mut self.phase {
@@ -100,6 +117,7 @@ impl Scanner {
                 Ok(None) => Step::Pass(0),
                 Ok(Some(head)) => {
                     self.phase = match head.framing {
+                        _ if head.asks_to_switch => Phase::Undecided,
                         Framing::Length(0) => Phase::Head(HeadScan::default()),
                         Framing::Length(length) => Phase::Counted(length),
                         Framing::Chunked => Phase::Chunked(ChunkScan::new()),
@@ -131,7 +149,7 @@ impl Scanner {
                     Step::Refuse { at, reason, head: None }
                 }
             },
-            Phase::Over => Step::Pass(0),
+            Phase::Undecided | Phase::Over => Step::Pass(0),
         }
     }
 }
@@ -182,6 +200,8 @@ mod tests {
                     }
                     Step::Head(head) => {
                         verdicts.push((sound, Ok(head.framing)));
+                        // As if every answer were another one than 101.
+                        scanner.resume();
                         sound += head.length;
                         held.drain(..head.length);
                     }
@@ -215,6 +235,7 @@ mod tests {
             "0\r\n",
             "0\r\n\r\n",
             "X: y\r\n",
+            "Upgrade: x\r\n",
             "X: y\r\n z\r\n",
             "\0",
             ";x=y",
@@ -258,9 +279,26 @@ mod tests {
         let head = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n";
         let mut scanner = Scanner::new(LIMITS);
         let step = scanner.advance(&[head.as_slice(), b"abcGET"].concat());
-        assert_eq!(step, Step::Head(Head { length: head.len(), framing: Framing::Length(3) }));
+        let framing = Framing::Length(3);
+        assert_eq!(step, Step::Head(Head { length: head.len(), framing, asks_to_switch: false }));
         assert_eq!(scanner.advance(b"abcGET"), Step::Pass(3));
         assert_eq!(scanner.advance(b"GET"), Step::Pass(0));
+    }
+
+    #[test]
+    fn nothing_passes_behind_a_request_to_switch_until_it_is_decided() {
+        let asks = |head: &[u8]| {
+            let mut scanner = Scanner::new(LIMITS);
+            let Step::Head(head) = scanner.advance(head) else { panic!("a sound head") };
+            assert_eq!(head.asks_to_switch, scanner.is_undecided());
+            scanner.is_undecided().then_some(scanner)
+        };
+        let mut scanner = asks(b"GET / HTTP/1.1\r\nHost: a\r\nUPGRADE: x\r\n\r\n").expect("it asks");
+        assert_eq!(scanner.advance(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Step::Pass(0));
+        scanner.resume();
+        assert!(matches!(scanner.advance(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Step::Head(_)));
+        assert!(asks(b"GET / HTTP/1.0\r\nUpgrade: x\r\n\r\n").is_none());
+        assert!(asks(b"PUT / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\n").is_none());
     }
 
     #[test]

@@ -24,6 +24,11 @@ impl Patience {
         self.since = None;
     }
 
+    /// Ends a wait and says how long it was; zero where nobody waited.
+    pub(super) fn end(&mut self) -> Duration {
+        self.since.take().map(|since| since.elapsed()).unwrap_or_default()
+    }
+
     /// Begins a wait, or goes on with the one begun; ready when it has lasted for `limit`.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         let deadline = *self.since.get_or_insert_with(Instant::now) + limit;

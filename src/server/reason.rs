@@ -23,6 +23,9 @@ pub enum Reason {
     RequestLine,
     /// It is not HTTP/1.0 or 1.1.
     Version,
+    /// The first line of the connection names no version of HTTP: another protocol's, or half of
+    /// HTTP/2's. It gets no answer (RFC 9113, section 3.4).
+    Foreign,
     /// The request target is no path, or has characters that no path has.
     Target,
     /// CONNECT.
@@ -71,6 +74,7 @@ impl Reason {
                 "the request line must be a method, a target and a version, one space between"
             }
             Self::Version => "the version must be HTTP/1.0, HTTP/1.1, or HTTP/2 with prior knowledge",
+            Self::Foreign => "this is not HTTP",
             Self::Target => "the request target must be a path or an http URL, without a fragment",
             Self::Tunnel => "method CONNECT is not offered: this is no tunnel",
             Self::FoldedLine => "headers must not be folded over several lines",

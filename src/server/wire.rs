@@ -11,7 +11,8 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::flow::Flow;
+use super::census::Census;
+use super::flow::{Decision, Flow};
 use super::framing::{HeadLimits, RequestLine, Scanner, Step};
 use super::patience::Patience;
 use super::reason::{BrokenFraming, Reason};
@@ -27,6 +28,9 @@ const HALF_CLOSED_GRACE: Duration = Duration::from_secs(1);
 /// would reset it and take the refusal along.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// What is read ahead of a client that sends more before it knows what protocol it speaks, bytes.
+const READ_AHEAD: usize = 16 << 10;
+
 /// The version of HTTP that a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -39,12 +43,15 @@ pub(super) struct Wire<S> {
     stream: S,
     flow: Arc<Flow>,
     timeouts: Timeouts,
-    /// None under HTTP/2, which frames its requests itself.
+    /// None under HTTP/2, which frames its requests itself, and when the connection has left HTTP.
     scanner: Option<Scanner>,
+    /// Under HTTP/2 only.
+    census: Option<Census>,
     /// Bytes read and not yet handed on; the first `sound` of them may be.
     held: BytesMut,
     sound: usize,
     unscanned: bool,
+    is_tunnel: bool,
     state: State,
     reading: Patience,
     writing: Patience,
@@ -54,6 +61,8 @@ enum State {
     Open,
     /// The client sends no more.
     HalfClosed,
+    /// What came first was not HTTP: it is neither read nor answered.
+    Foreign,
     /// A refused head: nothing more is read, its response is the last.
     Refused,
     /// A broken body.
@@ -67,9 +76,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             flow,
             timeouts,
             scanner: Some(Scanner::new(limits)),
+            census: None,
             held: BytesMut::new(),
             sound: 0,
             unscanned: false,
+            is_tunnel: false,
             state: State::Open,
             reading: Patience::new(),
             writing: Patience::new(),
@@ -91,6 +102,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             if seen == PREFACE.len() {
                 self.scanner = None;
                 self.sound = self.held.len();
+                let mut census = Census::new();
+                census.count(&self.held[seen..]).map_err(io::Error::other)?;
+                self.census = Some(census);
                 return Poll::Ready(Ok(Some(Protocol::Http2)));
             }
             let mut space = [0; 1024];
@@ -117,8 +131,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
+    /// Whether the client waits to hear what protocol it speaks: what it sends meanwhile is held.
+    fn is_undecided(&self) -> bool {
+        self.scanner.as_ref().is_some_and(Scanner::is_undecided)
+    }
+
+    /// Lets go of what was held while it was undecided what it is. Bytes become raw only here, when
+    /// the upstream has agreed: not before, whatever a client sends (CVE-2026-2833 of another proxy).
+    fn settle(&mut self, decision: Decision) {
+        match decision {
+            Decision::Switch => {
+                self.scanner = None;
+                self.is_tunnel = true;
+                self.sound = self.held.len();
+            }
+            Decision::Stay => {
+                self.scanner.iter_mut().for_each(Scanner::resume);
+                self.scan_held();
+                if matches!(self.state, State::HalfClosed) {
+                    // Half a head is no request.
+                    self.held.truncate(self.sound);
+                }
+            }
+        }
+    }
+
     /// Reads once: `Ready(false)` when nothing can be handed on yet but there may be more.
     fn poll_more(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        if self.held.len() >= READ_AHEAD && self.is_undecided() {
+            // The decision wakes us.
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buffer) {
             Poll::Ready(result) => result?,
@@ -128,9 +171,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if read == 0 {
             self.state = State::HalfClosed;
             self.reading.calm();
-            // Half a head is no request.
-            self.held.clear();
+            if !self.is_undecided() {
+                // Half a head is no request.
+                self.held.clear();
+            }
             return Poll::Ready(Ok(false));
+        }
+        if let Some(census) = &mut self.census {
+            census.count(&buffer.filled()[before..]).map_err(io::Error::other)?;
         }
         if self.held.is_empty() {
             self.reading.calm();
@@ -180,6 +228,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Puts a harmless request in the place of a head that was refused. The HTTP library never
     /// sees the bytes that could be read in two ways, and the response still takes its turn.
     fn refuse(&mut self, reason: Reason, bytes: &[u8], line: &RequestLine) {
+        if reason == Reason::Foreign && self.flow.is_new() {
+            self.held.truncate(self.sound);
+            self.unscanned = false;
+            self.state = State::Foreign;
+            return;
+        }
         let method = bytes.get(line.method.clone()).filter(|method| !method.is_empty());
         let target = bytes.get(line.target.clone()).filter(|target| !target.is_empty());
         self.held.truncate(self.sound);
@@ -196,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Called when the client keeps us waiting. `Ready`: the wait is over, look at the state again.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let inside_body = self.scanner.as_ref().is_some_and(Scanner::is_inside_body);
-        if !self.held.is_empty() {
+        if !self.held.is_empty() && !self.is_undecided() {
             ready!(self.reading.poll_over(cx, self.timeouts.header_read));
             self.held.clear();
             self.refuse(Reason::Late, &[], &RequestLine::default());
@@ -243,7 +297,7 @@ fn scan(scanner: &mut Option<Scanner>, flow: &Flow, bytes: &[u8]) -> Scanned {
             Step::Pass(passed) => sound += passed,
             Step::Head(head) => {
                 sound += head.length;
-                flow.push(Ok(head.framing));
+                flow.push(Ok(head));
             }
             Step::Refuse { at, reason, head } => {
                 return Scanned::Refused { sound: sound + at, reason, head };
@@ -266,6 +320,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
         if std::mem::take(&mut this.unscanned) {
             this.scan_held();
         }
+        if this.is_undecided()
+            && let Poll::Ready(decision) = this.flow.poll_decision(cx)
+        {
+            this.settle(decision);
+        }
         loop {
             if this.sound > 0 {
                 let length = this.sound.min(buffer.remaining());
@@ -281,6 +340,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                     }
                 }
                 State::HalfClosed => return this.poll_half_closed(cx),
+                State::Foreign => return Poll::Ready(Ok(())),
                 // Its response says `Connection: close` and ends the connection.
                 State::Refused => return Poll::Pending,
                 State::Broken(reason) => {
@@ -295,9 +355,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    fn count_sent(&mut self, polled: &Poll<io::Result<usize>>) {
+        if let (Some(census), Poll::Ready(Ok(sent))) = (&mut self.census, polled) {
+            census.sent(*sent);
+        }
+    }
+
     /// Ends a write that the client has kept waiting for too long.
     fn guard<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match polled {
+            // A tunnel has a clock of its own, for both directions.
+            Poll::Pending if self.is_tunnel => Poll::Pending,
             Poll::Pending => {
                 ready!(self.writing.poll_over(cx, self.timeouts.body_idle));
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")))
@@ -313,6 +381,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.count_sent(&polled);
         self.guard(cx, polled)
     }
 
@@ -322,6 +391,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.count_sent(&polled);
         self.guard(cx, polled)
     }
 
@@ -335,7 +405,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-        let unread = matches!(self.state, State::Refused | State::Broken(_))
+        let unread = matches!(self.state, State::Foreign | State::Refused | State::Broken(_))
             || self.scanner.as_ref().is_some_and(Scanner::is_inside_body);
         if !unread {
             return Poll::Ready(Ok(()));

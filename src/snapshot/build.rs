@@ -197,9 +197,13 @@ fn bind(route: &Arc<policy::Route>, plugins: &[Arc<ActivePlugin>], upstreams: &B
         policy::TenantRule::All(rules) => TenantRule::Resolve(Agreement::All, all(rules)),
     };
     let target = match &route.target {
-        policy::Target::Forward(policy::Forward { upstream, ticket }) => {
+        policy::Target::Forward(policy::Forward { upstream, ticket, upgrade }) => {
             let upstream = upstreams.get(&upstream.name).expect("the parser resolved every upstream's name");
-            Target::Forward(Forward { upstream: Arc::clone(upstream), ticket: *ticket })
+            Target::Forward(Forward {
+                upstream: Arc::clone(upstream),
+                ticket: *ticket,
+                upgrade: upgrade.clone(),
+            })
         }
         policy::Target::Query(query) => Target::Query(Arc::clone(query)),
         policy::Target::Sql(endpoint) => {

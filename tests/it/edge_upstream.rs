@@ -43,7 +43,7 @@ async fn a_request_arrives_with_our_headers_and_without_forged_ones() {
         X-TENANT.Schema: evil\r\nX~Tenant~ID: evil\r\nX-Tenant-Other: evil\r\nX-Forwarded-For: 6.6.6.6\r\n\
         X_Forwarded_For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX-Request-ID: evil\r\n\
         X_Request_ID: evil\r\nProxy-Authorization: evil\r\nProxy-Connection: evil\r\nKeep-Alive: evil\r\n\
-        TE: gzip\r\nUpgrade: websocket\r\nConnection: upgrade, X-Hop, Cookie\r\nX-Hop: evil\r\n\
+        TE: gzip\r\nUpgrade: h2c\r\nConnection: upgrade, X-Hop, Cookie\r\nX-Hop: evil\r\n\
         Cookie: kept\r\nX-Kept: kept\r\n\r\n";
     assert_eq!(ask(&edge, forged).await.text(), "ok");
     let head = heads.recv().await.unwrap().to_ascii_lowercase();

@@ -98,8 +98,11 @@ pub(crate) const CASES: &[Case] = &[
     case("HTTP/0.9", then_more!("GET /\r\n\r\n"), &[400]),
     case("HTTP/1.2", then_more!("GET / HTTP/1.2\r\nHost: a\r\n\r\n"), &[400]),
     case("HTTP/2.0 on a line", then_more!("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), &[400]),
-    case("http/1.1 in lower case", then_more!("GET / http/1.1\r\nHost: a\r\n\r\n"), &[400]),
-    case("an ICY version", then_more!("GET / ICY\r\nHost: a\r\n\r\n"), &[400]),
+    case("http/1.1 in lower case", then_more!("GET / http/1.1\r\nHost: a\r\n\r\n"), &[]),
+    // Not HTTP at all: no answer could be understood.
+    case("an ICY version", then_more!("GET / ICY\r\nHost: a\r\n\r\n"), &[]),
+    case("an ICY version behind a request", then_more!("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET / ICY\r\nHost: a\r\n\r\n"), &[200, 400]),
+    case("another protocol's greeting", b"INVALID CONNECTION PREFACE\r\n\r\n", &[]),
     case("no target", then_more!("GET HTTP/1.1\r\nHost: a\r\n\r\n"), &[400]),
     case("a relative target", then_more!("GET a/b HTTP/1.1\r\nHost: a\r\n\r\n"), &[400]),
     case("a fragment", then_more!("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n"), &[400]),

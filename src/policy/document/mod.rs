@@ -10,6 +10,7 @@ mod route;
 mod sources;
 mod sql;
 mod tracing;
+mod upgrade;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ pub(crate) use sources::{
 };
 pub(crate) use sql::Sql;
 pub(crate) use tracing::Tracing;
+pub(crate) use upgrade::Upgrades;
 pub(crate) use upstream::{ClientIdentity, Ejection, Health, NamedFile, Retries, Upstream};
 
 record! {
@@ -96,6 +98,9 @@ record! {
     body_bytes: Option<Located<Size>>,
     /// Body that a query route reads. Default 1MiB.
     query_body_bytes: Option<Located<Size>>,
+    /// What a request body must bring each second on average, once its client has kept us waiting
+    /// for `body_idle` in all; 0 for no such limit. Default 128B.
+    min_body_rate: Option<Located<Size>>,
     /// Open client connections. Default 10000.
     connections: Option<Located<u32>>,
 }
@@ -109,6 +114,8 @@ record! {
     body_idle: Option<Located<Duration>>,
     /// A connection without a request. Default 75s.
     keep_alive: Option<Located<Duration>>,
+    /// A tunnel, such as a WebSocket, through which nothing passes. Default 1h.
+    tunnel_idle: Option<Located<Duration>>,
     /// What requests in flight are given after SIGTERM. Default 30s.
     drain: Option<Located<DurationOrZero>>,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Query, Sql};
+use super::{Query, Sql, Upgrades};
 use crate::policy::decode::{Decode, Located, Named, NonEmpty, OneOrMany, Required, expected, record};
 use crate::policy::diagnostic::Report;
 use crate::policy::word::ConnectionStringPart;
@@ -40,6 +40,8 @@ pub(crate) struct Forward {
     pub upstream: Located<String>,
     /// Whether and for how long a ticket goes with the request.
     pub ticket: Option<Located<Duration>>,
+    /// What clients may switch to.
+    pub upgrade: Option<Upgrades>,
 }
 
 record! {
@@ -50,15 +52,22 @@ record! {
     /// Sends `X-Tenant-Ticket` along, valid for this long: with it the backend may run statements
     /// as the request's tenant, through a route whose tenant is found by `ticket`.
     ticket: Option<Located<Duration>>,
+    /// What clients may switch to in place of HTTP (`Upgrade`): protocols, or `none`. Default
+    /// `websocket`.
+    upgrade: Option<Upgrades>,
 }
 
 impl Decode for Forward {
     fn decode(node: &Node, report: &mut Report) -> Option<Self> {
         if !matches!(node.value, Value::Map(_)) {
-            return Some(Self { upstream: Located::decode(node, report)?, ticket: None });
+            return Some(Self { upstream: Located::decode(node, report)?, ticket: None, upgrade: None });
         }
         let settings = ForwardSettings::decode(node, report)?;
-        Some(Self { upstream: settings.upstream.get()?.clone(), ticket: settings.ticket })
+        Some(Self {
+            upstream: settings.upstream.get()?.clone(),
+            ticket: settings.ticket,
+            upgrade: settings.upgrade,
+        })
     }
 }
 

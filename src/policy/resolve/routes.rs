@@ -8,7 +8,8 @@ use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::source::Place;
 use crate::policy::word::ConnectionStringPart;
-use crate::policy::{Forward, Resolver, Route, Target, TenantRule};
+use crate::policy::{Forward, Resolver, Route, Target, TenantRule, Upstream};
+use crate::upgrade;
 
 pub(super) fn resolve(written: &[document::Route], scope: &Scope, report: &mut Report) -> Vec<Arc<Route>> {
     let mut names = HashMap::new();
@@ -107,7 +108,22 @@ fn forward(
             .help("remove `ticket`");
     }
     let ticket = written.ticket.as_ref().map(|ticket| ticket.value);
-    Some(Forward { upstream: scope.upstreams.find(&written.upstream, report)?, ticket })
+    let upstream = scope.upstreams.find(&written.upstream, report)?;
+    Some(Forward { upgrade: upgrades(written.upgrade.as_ref(), &upstream, report), upstream, ticket })
+}
+
+fn upgrades(
+    written: Option<&document::Upgrades>,
+    upstream: &Upstream,
+    report: &mut Report,
+) -> Vec<upgrade::Protocol> {
+    let Some(document::Upgrades(written)) = written else { return vec![upgrade::Protocol::websocket()] };
+    if let (Some(first), true) = (written.first(), upstream.http2) {
+        report
+            .error(first.place, format!("upstream `{}` speaks HTTP/2, which has no upgrades", upstream.name))
+            .help("let clients switch to an upstream with `protocol: http1`, or write `upgrade: none`");
+    }
+    written.iter().map(|protocol| protocol.value.clone()).collect()
 }
 
 fn tenant_rule(

@@ -108,6 +108,7 @@ fn limits(written: Option<&document::Limits>) -> Limits {
         header_count: count(written.header_count.as_ref(), default.header_count),
         body_bytes: written.body_bytes.as_ref().map_or(default.body_bytes, |size| size.value.0),
         query_body_bytes: size(written.query_body_bytes.as_ref(), default.query_body_bytes),
+        min_body_rate: written.min_body_rate.as_ref().map_or(default.min_body_rate, |size| size.value.0),
         connections: count(written.connections.as_ref(), default.connections),
     }
 }
@@ -119,6 +120,7 @@ fn timeouts(written: Option<&document::Timeouts>) -> Timeouts {
         header_read: or(written.header_read.as_ref(), default.header_read),
         body_idle: or(written.body_idle.as_ref(), default.body_idle),
         keep_alive: or(written.keep_alive.as_ref(), default.keep_alive),
+        tunnel_idle: or(written.tunnel_idle.as_ref(), default.tunnel_idle),
         drain: or(written.drain.as_ref(), DurationOrZero(default.drain)).0,
     }
 }

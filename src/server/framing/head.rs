@@ -15,6 +15,7 @@ pub(super) struct HeadScan {
     lengths: u32,
     length: u64,
     encodings: u32,
+    upgrades: bool,
 }
 
 impl HeadScan {
@@ -37,7 +38,10 @@ impl HeadScan {
                 (None, []) => {}
                 (None, line) => self.request_line(line, start)?,
                 (Some(_), []) => {
-                    return Ok(Some(Head { length: end + 1, framing: self.framing()? }));
+                    let framing = self.framing()?;
+                    // HTTP/1.0 has no upgrades (RFC 9110, section 7.8).
+                    let asks_to_switch = self.upgrades && !self.http_10 && framing == Framing::Length(0);
+                    return Ok(Some(Head { length: end + 1, framing, asks_to_switch }));
                 }
                 (Some(_), line) => {
                     self.fields += 1;
@@ -72,7 +76,8 @@ impl HeadScan {
             version if version.starts_with(b"HTTP/") && !version.contains(&b' ') => {
                 return Err(Reason::Version);
             }
-            _ => return Err(Reason::RequestLine),
+            version if version.contains(&b' ') => return Err(Reason::RequestLine),
+            _ => return Err(Reason::Foreign),
         };
         let bytes = &rest[..target];
         if bytes.len() >= usize::from(u16::MAX) {
@@ -129,6 +134,7 @@ impl HeadScan {
         let value = line[colon + 1..].trim_ascii();
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.hosts += 1,
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrades = true,
             14 if is_spelling(name, b"content-length") => {
                 if name[7] != b'-' {
                     return Err(Reason::FieldName);

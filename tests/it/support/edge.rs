@@ -15,6 +15,7 @@ use innkeeper::handler::{Connection, Handler, Inbound};
 use innkeeper::policy::{self, Endpoint};
 use innkeeper::server::{Drained, ServerSettings, serve};
 use innkeeper::telemetry::Metrics;
+use innkeeper::upgrade::Protocol;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -108,6 +109,7 @@ impl Edge {
             let upstream = Arc::clone(&upstream);
             async move {
                 let mut request = inbound.request;
+                let switch = inbound.upgrade.and_then(|wish| wish.grant(&[Protocol::websocket()]));
                 let authority = request
                     .headers()
                     .get("host")
@@ -116,7 +118,7 @@ impl Edge {
                     .unwrap_or_default();
                 let hop = Hop { scheme: "http", authority: &authority, peer: connection.peer };
                 headers::prepare(request.headers_mut(), hop, Caller::NoTenant, "request-1");
-                upstream.send(request, &mut Errand::default()).await
+                upstream.send(request, &mut Errand { switch, ..Errand::default() }).await
             }
         })
         .await

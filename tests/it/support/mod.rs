@@ -3,9 +3,11 @@
 pub mod backend;
 pub mod collector;
 pub mod edge;
+pub mod frames;
 pub mod gateway;
 pub mod postgres;
 pub mod raw_client;
 pub mod raw_upstream;
+pub mod talk;
 pub mod tenant_fixture;
 pub mod toll;

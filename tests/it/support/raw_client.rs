@@ -86,6 +86,14 @@ impl RawClient {
         }
     }
 
+    /// Reads on, whatever the protocol, until `end` has come.
+    pub(crate) async fn raw_through(&mut self, end: &str) {
+        while !self.unread.windows(end.len()).any(|part| part == end.as_bytes()) {
+            assert!(self.fill().await, "closed before {end:?}");
+        }
+        self.unread.clear();
+    }
+
     /// Whether the server has closed the connection, with nothing more said.
     pub(crate) async fn is_closed(&mut self) -> bool {
         !self.fill().await && self.unread.is_empty()

@@ -83,9 +83,7 @@ impl Gateway {
             Target::Sql(target) => {
                 sql::run(target, &caller, snapshot, &head, body, record.request_id()).await
             }
-            Target::Forward(target) => {
-                forward::run(target, &caller, snapshot, head, body, record.request_id()).await
-            }
+            Target::Forward(target) => forward::run(target, &caller, snapshot, head, body, record).await,
         }
     }
 }

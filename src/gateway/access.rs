@@ -13,6 +13,7 @@ use super::spans::Traced;
 use crate::body::{Body, BodyEnd, BodyOutcome, Observer};
 use crate::error::{Code, Refusal};
 use crate::fairness::Pass;
+use crate::forward::Errand;
 use crate::forward::headers::X_REQUEST_ID;
 use crate::handler::{Connection, Inbound};
 use crate::policy;
@@ -51,6 +52,8 @@ pub(super) struct Record {
     /// Occupies one of the tenant's places until the response has ended.
     pub(super) pass: Pass,
     pub(super) refusal: Option<Refusal>,
+    pub(super) endpoint: Option<Arc<str>>,
+    pub(super) attempts: u32,
     pub(super) matched_at: Option<Instant>,
     pub(super) admitted_at: Option<Instant>,
     pub(super) traced: Option<Traced>,
@@ -87,6 +90,8 @@ impl Record {
             overridden: None,
             pass: Pass::default(),
             refusal: None,
+            endpoint: None,
+            attempts: 0,
             matched_at: None,
             admitted_at: None,
             traced: snapshot.traces().map(|traces| Traced::begin(traces, request, connection.scheme)),
@@ -151,6 +156,11 @@ impl Record {
             let took = now.duration_since(matched_at);
             self.metrics.resolution_duration.get_or_create(&label).observe(took.as_secs_f64());
         }
+    }
+
+    /// Which endpoint was asked last, and after how many tries.
+    pub(super) fn sent(&mut self, errand: Errand<'_>) {
+        (self.endpoint, self.attempts) = (errand.endpoint, errand.attempts);
     }
 
     pub(super) fn refused(&mut self, refusal: Refusal) {

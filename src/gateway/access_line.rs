@@ -61,6 +61,8 @@ impl<'a> Finished<'a> {
             reason: record.reason.as_deref(),
             overridden: record.overridden.as_deref(),
             waited_ms: Some(record.pass.waited()).filter(|waited| !waited.is_zero()).map(milliseconds),
+            endpoint: record.endpoint.as_deref(),
+            attempts: Some(record.attempts).filter(|attempts| *attempts > 1),
             error: refusal.map(|refusal| refusal.code().as_str()),
             blame: refusal.map(|refusal| refusal.code().blame().as_str()),
             cause: refusal.and_then(Refusal::cause),
@@ -111,6 +113,11 @@ struct Fields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     waited_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<&'a str>,
+    /// Tries at an upstream's endpoints, where one was not enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     blame: Option<&'a str>,
@@ -159,6 +166,7 @@ impl std::fmt::Display for Fields<'_> {
             ("resolver", self.resolver),
             ("plugin", self.plugin),
             ("override", self.overridden),
+            ("endpoint", self.endpoint),
             ("error", self.error),
             ("blame", self.blame),
         ] {
@@ -174,6 +182,9 @@ impl std::fmt::Display for Fields<'_> {
                 // Quoted and escaped: a cause may hold anything, line ends included.
                 write!(f, " {name}={value:?}")?;
             }
+        }
+        if let Some(attempts) = self.attempts {
+            write!(f, " attempts={attempts}")?;
         }
         if !self.complete {
             f.write_str(" incomplete")?;

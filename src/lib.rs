@@ -19,6 +19,7 @@ pub mod policy;
 // Floor 2: siblings that do not know each other.
 pub mod directory;
 pub mod forward;
+pub mod identity;
 pub mod plugin;
 pub mod sql;
 pub mod surroundings;

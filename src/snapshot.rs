@@ -10,6 +10,7 @@ mod rehearse;
 mod replace;
 mod resolve;
 mod store;
+mod tokens;
 mod trail;
 mod watched;
 
@@ -36,8 +37,9 @@ pub use resolve::{Resolution, ResolvedBy};
 pub use store::{LiveGenerations, SnapshotStore};
 pub use trail::{Step, Trail};
 
-use build::BoundUpstreams;
+use build::{BoundUpstreams, BoundVerifiers};
 use resolve::{Agreement, Resolver, Surroundings, resolve};
+use tokens::{TokenSource, Tokens};
 
 /// One policy generation, ready to serve. A request loads one and keeps it to its end.
 pub struct Snapshot {
@@ -49,6 +51,7 @@ pub struct Snapshot {
     databases: Vec<Arc<sql::Database>>,
     plugins: Vec<Arc<ActivePlugin>>,
     directory: Arc<dyn FindTenant>,
+    verifiers: BoundVerifiers,
     tickets: Arc<Tickets>,
     metrics: Arc<Metrics>,
 }
@@ -57,6 +60,7 @@ pub struct Snapshot {
 pub struct Route {
     policy: Arc<crate::policy::Route>,
     tenant: TenantRule,
+    verify: Option<TokenSource>,
     target: Target,
 }
 
@@ -228,8 +232,12 @@ impl<'s> Matched<'s> {
         head: &Arc<RequestHead>,
         trail: &mut Trail,
     ) -> Result<Option<Resolution>, Refusal> {
+        let mut tokens = Tokens::default();
+        if let Some(source) = &self.route.verify {
+            tokens.require(source, head).await?;
+        }
         let TenantRule::Resolve(agreement, resolvers) = &self.route.tenant else { return Ok(None) };
-        resolve(*agreement, resolvers, head, self.snapshot.surroundings(), trail).await.map(Some)
+        resolve(*agreement, resolvers, head, tokens, self.snapshot.surroundings(), trail).await.map(Some)
     }
 
     async fn admit_resolved(&self, resolution: Option<Resolution>) -> Result<Caller, Refusal> {

@@ -1,5 +1,7 @@
 //! How single values are spelled: numbers, durations, sizes, names.
 
+mod identity;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use super::decode::{Leaf, Unreadable};
 use super::yaml::{Scalar, ScalarKind};
 use super::{Endpoint, QualifiedName};
 use crate::tenant::{RoleName, SchemaName, TenantId, TenantSchema};
+
+pub(crate) use identity::{Instant, KeySetPlace};
 
 impl Leaf for String {
     const EXPECTED: &'static str = "a text";

@@ -9,6 +9,7 @@ use super::decode::{Decode, Located, Named};
 use super::diagnostic::{Diagnostic, Diagnostics, Report};
 use super::document;
 use super::interpolate::Interpolator;
+use super::leaf::KeySetPlace;
 use super::source::{Place, Sources};
 use super::yaml::{self, Node, Value};
 use super::{Policy, resolve};
@@ -58,6 +59,7 @@ pub(crate) struct Whole {
     pub server: Option<document::Server>,
     pub databases: Named<document::Database>,
     pub tenants: Option<document::Tenants>,
+    pub keys: Named<document::Keys>,
     pub plugins: Named<document::Plugin>,
     pub upstreams: Named<document::Upstream>,
     pub routes: Vec<document::Route>,
@@ -80,6 +82,7 @@ impl Loader<'_> {
         self.add_file(main, None, &mut vec![], &mut whole);
         let tenants = whole.tenants.take();
         let (entries, tenants) = self.read_tenants(tenants);
+        self.read_keys(&mut whole.keys);
         if !self.readable {
             return None;
         }
@@ -192,6 +195,52 @@ impl Loader<'_> {
         (entries.unwrap_or_default(), Some(tenants))
     }
 
+    /// Reads the files that keys are in: tables take their place, the rest is kept among the sources.
+    fn read_keys(&mut self, keys: &mut Named<document::Keys>) {
+        for keys in keys.0.iter_mut().filter_map(|(_, keys)| keys.as_mut()) {
+            match keys {
+                document::Keys::Table(table) => {
+                    if let (Some(_), Some(file)) = (&table.list, &table.file) {
+                        self.report
+                            .error(file.place, "a table of keys is either a `list` or a `file`, not both");
+                    } else if let Some(file) = &table.file {
+                        let path = self.sources.beside(file.place, &file.value);
+                        let entries = self.read(&path, Some(file));
+                        table.list = entries.and_then(|node| Vec::decode(&node, &mut self.report));
+                    }
+                }
+                document::Keys::Issuers(issuers) => {
+                    for issuer in issuers {
+                        if let Some(set) = &issuer.jwks
+                            && let KeySetPlace::File(file) = &set.value
+                        {
+                            self.keep(file, set.place, set.shown());
+                        }
+                        if let Some(ca) = &issuer.ca {
+                            self.keep(&ca.value, ca.place, ca.shown());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads a file that is no YAML, once, for [`Sources::text_at`] to find.
+    fn keep(&mut self, file: &str, named: Place, shown: &str) {
+        let path = self.sources.beside(named, file);
+        if self.sources.text_at(&path).is_some() {
+            return;
+        }
+        match self.surroundings.read(&path) {
+            Ok(text) => drop(self.sources.add(&path, text.into())),
+            Err(error) => {
+                self.report
+                    .error(named, format!("cannot read `{shown}`: {}", reason(&error)))
+                    .help("paths are relative to the file that names them");
+            }
+        }
+    }
+
     /// SHA-256 over everything that the policy was made of.
     fn hash(&self) -> String {
         let mut hash = Sha256::new();
@@ -233,6 +282,7 @@ impl Whole {
         take_one(&mut self.server, document.server, "server", |server| server.place, report);
         take_one(&mut self.tenants, document.tenants, "tenants", |tenants| tenants.place, report);
         take_named(&mut self.databases, document.databases, "database", report);
+        take_named(&mut self.keys, document.keys, "name of keys", report);
         take_named(&mut self.plugins, document.plugins, "plugin", report);
         take_named(&mut self.upstreams, document.upstreams, "upstream", report);
         self.routes.extend(document.routes.unwrap_or_default());

@@ -9,6 +9,7 @@ mod document;
 mod expectation;
 mod interpolate;
 mod json;
+mod keys;
 mod leaf;
 mod load;
 mod mask;
@@ -34,6 +35,10 @@ pub use database::{Database, Login, PoolSettings};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};
 pub use directory::{DirectorySource, QualifiedName, TableDirectory};
 pub use expectation::{Expectation, Expected, SampleRequest};
+pub use keys::{
+    Issuer, KeyOwner, KeySet, KeySetError, KeySource, KeyTable, Keys, RemoteKeys, TokenKeys, TokenPlace, TokenSource,
+};
+pub(crate) use keys::algorithms_of;
 pub use load::Surroundings;
 pub use plugin::{
     Breaker, Capabilities, Capability, Instances, OnFailure, Plugin, PluginLimits, Reuse, Shadow, Signature,
@@ -68,6 +73,8 @@ pub struct Policy {
     pub databases: IndexMap<Name, Arc<Database>>,
     /// Where tenants are looked up; `None` only where every route says `tenant: none`.
     pub directory: Option<DirectorySource>,
+    /// What tokens and keys of clients are checked against, by name.
+    pub keys: IndexMap<Name, Arc<Keys>>,
     /// Plugins by name.
     pub plugins: IndexMap<Name, Arc<Plugin>>,
     /// Where plugins' files and databases' URLs are written, for what turns out to be wrong later.

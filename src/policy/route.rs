@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::{Name, Plugin, Query, SqlEndpoint, Upstream};
+use super::{KeyTable, Name, Plugin, Query, SqlEndpoint, TokenSource, Upstream};
 
 /// One route.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Route {
     pub matches: RouteMatch,
     /// How the tenant is found.
     pub tenant: TenantRule,
+    /// A token that every request must bring.
+    pub verify: Option<TokenSource>,
     /// What is done.
     pub target: Target,
 }
@@ -99,6 +101,10 @@ pub enum Resolver {
     ConnectionStringUser,
     /// The tenant of the request that the ticket in this header was given to.
     Ticket(HeaderName),
+    /// A claim of a verified token: the names that lead to it.
+    Jwt(TokenSource, Vec<String>),
+    /// The tenant that the key in this header stands for.
+    ApiKey(HeaderName, Arc<KeyTable>),
 }
 
 /// Where a request is sent on to.

@@ -1,5 +1,6 @@
 //! Values that are one word out of a list.
 
+use jsonwebtoken::Algorithm;
 use schemars::{Schema, json_schema};
 
 use super::decode::{Leaf, Unreadable};
@@ -100,6 +101,12 @@ words! {
         "active" => Self::Active, "suspended" => Self::Suspended, "held" => Self::Held,
     };
     Protocol, "`http1` or `http2`" { "http1" => Self::Http1, "http2" => Self::Http2, };
+    Algorithm, "an algorithm such as `RS256`, `PS256`, `ES256`, `EdDSA` or, with a `secret`, `HS256`" {
+        "RS256" => Self::RS256, "RS384" => Self::RS384, "RS512" => Self::RS512,
+        "PS256" => Self::PS256, "PS384" => Self::PS384, "PS512" => Self::PS512,
+        "ES256" => Self::ES256, "ES384" => Self::ES384, "EdDSA" => Self::EdDSA,
+        "HS256" => Self::HS256, "HS384" => Self::HS384, "HS512" => Self::HS512,
+    };
     Scheme, "`http` or `https`" { "http" => Self::Http, "https" => Self::Https, };
     Instances, "`per-request` or `reused`" { "per-request" => Self::PerRequest, "reused" => Self::Reused, };
     OnFailure, "`deny`, `next` or `previous`" {

@@ -10,17 +10,20 @@ use super::active::ActivePlugin;
 use super::held_back::{HeldBack, HeldBackFiles};
 use super::history::{History, Served};
 use super::resolve::{Agreement, Resolver};
+use super::tokens::TokenSource;
 use super::{Forward, Route, Snapshot, Sql, Target, TenantRule};
 use crate::decision::{DirectoryUnavailable, FindTenant, Lookup};
 use crate::directory::Directory;
+use crate::identity::Verifier;
 use crate::plugin::{LiveVersions, PluginHost};
-use crate::policy::{Diagnostic, Diagnostics, DirectorySource, Name, Policy};
+use crate::policy::{Diagnostic, Diagnostics, DirectorySource, Keys, Name, Policy};
 use crate::telemetry::Metrics;
 use crate::tenant::TenantId;
 use crate::ticket::Tickets;
 use crate::{forward, policy, sql};
 
 pub(super) type BoundUpstreams = IndexMap<Name, Arc<forward::Upstream>>;
+pub(super) type BoundVerifiers = IndexMap<Name, Arc<Verifier>>;
 
 /// Why a policy that parsed cannot serve: a plugin's file that cannot be run, or inline tests that
 /// failed. Each finding has its place in the policy.
@@ -74,6 +77,7 @@ impl Builder {
             databases: self.databases(&policy, previous)?,
             plugins: Vec::new(),
             directory: self.directory(&policy, previous),
+            verifiers: verifiers(&policy, previous),
             tickets: match &policy.server.ticket_key {
                 Some(key) => Arc::new(Tickets::signed_with(key)),
                 None => Arc::clone(&self.tickets),
@@ -143,17 +147,26 @@ impl Builder {
 impl Snapshot {
     /// Binds the routes to these plugins.
     pub(super) fn bind(&mut self, plugins: Vec<Arc<ActivePlugin>>) {
-        self.routes = self.policy.routes.iter().map(|route| bind(route, &plugins, &self.upstreams)).collect();
+        let bind = |route| bind(route, &plugins, &self.verifiers, &self.upstreams);
+        self.routes = self.policy.routes.iter().map(bind).collect();
         self.plugins = plugins;
     }
 }
 
-fn bind(route: &Arc<policy::Route>, plugins: &[Arc<ActivePlugin>], upstreams: &BoundUpstreams) -> Route {
+fn bind(
+    route: &Arc<policy::Route>,
+    plugins: &[Arc<ActivePlugin>],
+    verifiers: &BoundVerifiers,
+    upstreams: &BoundUpstreams,
+) -> Route {
     let plugin = |name: &str| {
         let bound = plugins.iter().find(|plugin| &**plugin.name() == name);
         Arc::clone(bound.expect("the parser resolved every plugin's name"))
     };
-    let all = |rules: &[policy::Resolver]| rules.iter().map(|rule| Resolver::bind(rule, plugin)).collect();
+    let verifier = |name: &str| Arc::clone(verifiers.get(name).expect("the parser resolved all names of keys"));
+    let all = |rules: &[policy::Resolver]| {
+        rules.iter().map(|rule| Resolver::bind(rule, plugin, verifier)).collect()
+    };
     let tenant = match &route.tenant {
         policy::TenantRule::None => TenantRule::None,
         policy::TenantRule::First(rules) => TenantRule::Resolve(Agreement::First, all(rules)),
@@ -169,7 +182,21 @@ fn bind(route: &Arc<policy::Route>, plugins: &[Arc<ActivePlugin>], upstreams: &B
             Target::Sql(Sql { endpoint: Arc::clone(endpoint), guard: Arc::new(sql::Guard::new(endpoint)) })
         }
     };
-    Route { policy: Arc::clone(route), tenant, target }
+    let verify = route.verify.as_ref().map(|source| TokenSource::bind(source, verifier));
+    Route { policy: Arc::clone(route), tenant, verify, target }
+}
+
+/// Verifiers go on with the keys that they have fetched, where their settings are the same.
+fn verifiers(policy: &Policy, previous: Option<&Snapshot>) -> BoundVerifiers {
+    let build = |(name, keys): (&Name, &Arc<Keys>)| {
+        let Keys::Issuers(settings) = &**keys else { return None };
+        let kept = previous
+            .and_then(|previous| previous.verifiers.get(name))
+            .filter(|verifier| verifier.settings() == settings);
+        let verifier = kept.map_or_else(|| Arc::new(Verifier::new(Arc::clone(settings))), Arc::clone);
+        Some((Arc::clone(name), verifier))
+    };
+    policy.keys.iter().filter_map(build).collect()
 }
 
 fn upstreams(policy: &Policy, previous: Option<&Snapshot>) -> BoundUpstreams {

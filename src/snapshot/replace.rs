@@ -118,6 +118,7 @@ impl Snapshot {
             databases: self.databases.clone(),
             plugins: Vec::new(),
             directory: Arc::clone(&self.directory),
+            verifiers: self.verifiers.clone(),
             tickets: Arc::clone(&self.tickets),
             metrics: Arc::clone(&self.metrics),
         };

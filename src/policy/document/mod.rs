@@ -2,10 +2,12 @@
 //! comments here are the descriptions in the JSON Schema.
 
 mod expectation;
+mod keys;
 mod query;
 mod route;
 mod sources;
 mod sql;
+mod token;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use super::decode::{Located, Named, OneOrMany, record};
 use super::leaf::{DurationOrZero, SharedKey, Size, Version};
 
 pub(crate) use expectation::{Expect, Request, Test};
+pub(crate) use keys::{Issuer, KeyEntry, KeyTable, Keys};
 pub(crate) use query::{Param, Query};
 pub(crate) use route::{Forward, Match, PathPattern, Presence, Resolver, Route, TenantRule};
 pub(crate) use sources::{
@@ -22,6 +25,7 @@ pub(crate) use sources::{
     TenantShare, Tenants, Upstream,
 };
 pub(crate) use sql::Sql;
+pub(crate) use token::{ApiKey, JwtClaim, TokenSource, Verify};
 
 record! {
     /// An Innkeeper policy.
@@ -38,6 +42,8 @@ record! {
     databases: Option<Named<Database>>,
     /// Where tenants are looked up.
     tenants: Option<Tenants>,
+    /// What tokens and keys of clients are checked against, by name.
+    keys: Option<Named<Keys>>,
     /// WASM plugins by name.
     plugins: Option<Named<Plugin>>,
     /// Backends by name.

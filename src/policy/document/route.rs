@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Query, Sql};
+use super::{ApiKey, JwtClaim, Query, Sql, Verify};
 use crate::policy::decode::{Decode, Located, Named, NonEmpty, OneOrMany, Required, expected, record};
 use crate::policy::diagnostic::Report;
 use crate::policy::word::ConnectionStringPart;
@@ -23,6 +23,8 @@ record! {
     r#match: Option<Match>,
     /// How the tenant is found, or `none`.
     tenant: Required<TenantRule>,
+    /// A token that every request must bring, whoever names the tenant; plugins see its claims.
+    verify: Option<Verify>,
     /// The upstream that requests are sent on to.
     forward: Option<Forward>,
     /// The query that is run.
@@ -167,7 +169,7 @@ record! {
 
 record! {
     /// One way to read a tenant from a request: exactly one of its keys.
-    Resolver is "a resolver", later ["jwt", "client_certificate"];
+    Resolver is "a resolver", later ["client_certificate"];
     /// The value of this header.
     header: Option<Located<HeaderName>>,
     /// A label of the host: `"{tenant}.example.com"`.
@@ -184,6 +186,10 @@ record! {
     connection_string: Option<Located<ConnectionStringPart>>,
     /// The tenant of the request that the ticket in this header was given to.
     ticket: Option<Located<HeaderName>>,
+    /// A claim of a verified token.
+    jwt: Option<JwtClaim>,
+    /// The tenant that a key stands for.
+    api_key: Option<ApiKey>,
 }
 
 impl Decode for TenantRule {
@@ -233,6 +239,7 @@ fn is_several(entries: &[(crate::policy::yaml::Key, Node)]) -> bool {
         || matches!(entries, [(key, Node { value: Value::List(_), .. })] if !Resolver::KNOWN.contains(&key.text.as_str()))
 }
 
+/// Publishes a map or value that has several shapes.
 macro_rules! union_schema {
     ($($name:ident: $schema:expr;)*) => {$(
         impl JsonSchema for $name {
@@ -247,6 +254,8 @@ macro_rules! union_schema {
         }
     )*};
 }
+pub(super) use union_schema;
+
 union_schema! {
     PathPattern: |generator| json_schema!({
         "anyOf": [{ "type": "string" }, generator.subschema_for::<Extent>()]

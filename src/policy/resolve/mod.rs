@@ -2,6 +2,7 @@
 //! that spans several keys is checked, and all mistakes are reported.
 
 mod expectations;
+mod keys;
 mod matching;
 mod plugins;
 mod queries;
@@ -24,7 +25,7 @@ use super::diagnostic::Report;
 use super::document;
 use super::load::Whole;
 use super::source::Sources;
-use super::{Database, Excerpt, Name, Places, Plugin, Policy, Upstream};
+use super::{Database, Excerpt, Keys, Name, Places, Plugin, Policy, Upstream};
 
 /// Names that can be referred to; `None` stands for one whose definition is broken, and was
 /// reported there.
@@ -58,6 +59,7 @@ impl<T> Names<T> {
 pub(crate) struct Scope {
     listen: Vec<SocketAddr>,
     databases: Names<Database>,
+    keys: Names<Keys>,
     plugins: Names<Plugin>,
     upstreams: Names<Upstream>,
     has_tenants: bool,
@@ -75,6 +77,7 @@ pub(crate) fn resolve(
     let scope = Scope {
         listen: server.listen.clone(),
         databases: settings::databases(&whole.databases, report),
+        keys: keys::keys(&whole.keys, sources, report),
         plugins: plugins::plugins(&whole.plugins, sources, report),
         upstreams: settings::upstreams(&whole.upstreams, report),
         has_tenants: tenants.is_some(),
@@ -102,6 +105,7 @@ pub(crate) fn resolve(
         server,
         databases: scope.databases.whole(),
         directory,
+        keys: scope.keys.whole(),
         plugins: scope.plugins.whole(),
         places: places(whole, sources),
         upstreams: scope.upstreams.whole(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Scope, matching, queries, settings, shadow, sql};
+use super::{Scope, keys, matching, queries, settings, shadow, sql};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::source::Place;
@@ -29,6 +29,7 @@ pub(super) fn resolve(written: &[document::Route], scope: &Scope, report: &mut R
         let tenant =
             route.tenant.get().and_then(|rule| tenant_rule(rule, route.sql.is_some(), scope, report));
         check_tenants_exist(route, scope, report);
+        let verify = route.verify.as_ref().map(|verify| keys::token(&verify.0, &scope.keys, report));
         let target = target(route, pattern.as_ref(), scope, report);
         if let Some(pattern) = &pattern {
             matches.push((route, pattern.clone()));
@@ -38,6 +39,7 @@ pub(super) fn resolve(written: &[document::Route], scope: &Scope, report: &mut R
                 name: route.name.get()?.value.as_str().into(),
                 matches: pattern?,
                 tenant: tenant?,
+                verify: verify.map_or(Some(None), |verify| verify.map(Some))?,
                 target: target?,
             })
         };
@@ -143,6 +145,8 @@ fn resolver(
         plugin,
         connection_string,
         ticket,
+        jwt,
+        api_key,
         place,
         sound,
     } = written;
@@ -155,6 +159,8 @@ fn resolver(
         plugin.is_some(),
         connection_string.is_some(),
         ticket.is_some(),
+        jwt.is_some(),
+        api_key.is_some(),
     ];
     match given.into_iter().filter(|given| *given).count() {
         1 => {}
@@ -162,8 +168,8 @@ fn resolver(
         0 => {
             if *sound {
                 report.error(*place, "this resolver is empty").help(
-                    "name one of `header`, `host`, `path`, `query`, `cookie`, `plugin`, `ticket` and \
-                         `connection_string`",
+                    "name one of `header`, `host`, `path`, `query`, `cookie`, `jwt`, `api_key`, `plugin`, \
+                         `ticket` and `connection_string`",
                 );
             }
             return None;
@@ -186,6 +192,12 @@ fn resolver(
     }
     if let Some(header) = ticket {
         return Some(Resolver::Ticket(header.value.clone()));
+    }
+    if let Some(claim) = jwt {
+        return keys::jwt(claim, &scope.keys, report);
+    }
+    if let Some(key) = api_key {
+        return keys::api_key(key, &scope.keys, report);
     }
     if let Some(part) = connection_string {
         if !is_sql {

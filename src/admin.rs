@@ -26,7 +26,7 @@ use crate::body::Body;
 use crate::reload::{Reloader, Trigger};
 use crate::telemetry::Metrics;
 
-use answer::{Problem, open_metrics, text};
+use answer::{Problem, document, open_metrics, text};
 use call::Call;
 
 /// An operator's client is on the same machine: it has no reason to be slow.
@@ -67,6 +67,9 @@ const SURFACE: &[Entry] = &[
     }),
     Entry::new("POST", "/reload", "look at the policy files now", |admin, _| {
         Box::pin(policy::reload(&admin.trigger))
+    }),
+    Entry::new("GET", "/.well-known/jwks.json", "the public keys of assertions to backends", |admin, _| {
+        Box::pin(async { Ok(document(&admin.reloader.store().load().assertion_keys().key_set())) })
     }),
     Entry::new("GET", "/plugins", "every plugin: its version, calls and failures", |admin, _| {
         Box::pin(plugins::list(&admin.reloader))

@@ -5,6 +5,7 @@ mod access;
 mod access_log;
 mod forward;
 mod ndjson;
+mod origin;
 mod problem;
 mod query;
 pub mod sanitise;
@@ -50,16 +51,20 @@ impl Gateway {
         inbound.verdict?;
         let (parts, body) = inbound.request.into_parts();
         let authority = sanitise::inspect(&parts)?;
+        let origin = origin::believe(&parts.headers, authority, connection, &snapshot.policy().server)?;
+        record.came_from(origin.client);
         let head = Arc::new(RequestHead {
             method: parts.method,
-            scheme: connection.scheme,
-            authority: authority.written,
-            host: authority.host,
+            scheme: origin.scheme,
+            authority: origin.authority.written,
+            host: origin.authority.host,
             uri: parts.uri,
             headers: parts.headers,
-            peer: connection.peer,
+            peer: origin.client,
+            hops: origin.hops,
             local: connection.local,
-            // No route verifies tokens yet.
+            client_certificate: None,
+            // Those of its token are told to plugins, after it was verified.
             claims: None,
         });
 
@@ -84,7 +89,8 @@ impl Gateway {
                 sql::run(target, &caller, snapshot, &head, body, record.request_id()).await
             }
             Target::Forward(target) => {
-                forward::run(target, &caller, snapshot, head, body, record.request_id()).await
+                forward::run(target, &matched.captures, &caller, snapshot, head, body, record.request_id())
+                    .await
             }
         }
     }

@@ -7,9 +7,11 @@
 // Floor 0: names, decisions, proofs, errors.
 pub mod admitted;
 pub mod body;
+pub mod client_certificate;
 pub mod decision;
 pub mod error;
 pub mod handler;
+pub mod hop;
 pub mod telemetry;
 pub mod tenant;
 

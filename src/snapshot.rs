@@ -22,8 +22,10 @@ use http::Method;
 use crate::admitted::{self, Admitted};
 use crate::decision::{FindTenant, Placement, RequestHead};
 use crate::error::{Code, Refusal};
-use crate::policy::{Name, Policy, Query, SqlEndpoint};
+use crate::identity::{Asserter, AssertionKeys};
+use crate::policy::{Name, Policy, Query, Rewrite, SqlEndpoint};
 use crate::telemetry::Metrics;
+use crate::tenant::Tenant;
 use crate::ticket::Tickets;
 use crate::{forward, sql};
 
@@ -53,6 +55,7 @@ pub struct Snapshot {
     directory: Arc<dyn FindTenant>,
     verifiers: BoundVerifiers,
     tickets: Arc<Tickets>,
+    assertion_keys: Arc<AssertionKeys>,
     metrics: Arc<Metrics>,
 }
 
@@ -85,6 +88,10 @@ pub struct Forward {
     pub upstream: Arc<forward::Upstream>,
     /// How long the ticket that goes with a request is valid; `None` for no ticket.
     pub ticket: Option<Duration>,
+    /// What asserts to the backend whose request it is.
+    pub asserter: Option<Arc<Asserter>>,
+    /// What is changed of a request and its response.
+    pub rewrite: Option<Arc<Rewrite>>,
 }
 
 /// An endpoint for statements that clients write.
@@ -190,6 +197,11 @@ impl Snapshot {
         &self.tickets
     }
 
+    /// What assertions to backends are signed with.
+    pub fn assertion_keys(&self) -> &AssertionKeys {
+        &self.assertion_keys
+    }
+
     /// The database of that name.
     ///
     /// # Errors
@@ -203,6 +215,16 @@ impl Snapshot {
 
     fn surroundings(&self) -> Surroundings<'_> {
         Surroundings { directory: &self.directory, tickets: &self.tickets, metrics: &self.metrics }
+    }
+}
+
+impl Caller {
+    /// The admitted tenant, if there is one.
+    pub fn tenant(&self) -> Option<&Tenant> {
+        match self {
+            Self::Tenant { admitted, .. } => Some(admitted.tenant()),
+            Self::NoTenant => None,
+        }
     }
 }
 

@@ -74,6 +74,11 @@ impl Record {
         self.recorded = recorded;
     }
 
+    /// Who the client is, where a trusted hop tells.
+    pub(super) fn came_from(&mut self, client: SocketAddr) {
+        self.peer = client;
+    }
+
     pub(super) fn matched(&mut self, matched: &Matched<'_>) {
         self.route = Some(Arc::clone(matched.name()));
         self.target = match matched.target() {

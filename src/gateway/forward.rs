@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 
+use super::sanitise;
 use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::Refusal;
 use crate::forward::headers::{self, Hop};
-use crate::snapshot::{Caller, Forward, Snapshot};
+use crate::forward::rewrite::{self, Values};
+use crate::identity::Subject;
+use crate::snapshot::{Caller, Captures, Forward, Snapshot};
 
 /// Forwards the request on behalf of the caller, and its response back, both streamed.
 pub(super) async fn run(
     target: &Forward,
+    captures: &Captures,
     caller: &Caller,
     snapshot: &Snapshot,
     head: Arc<RequestHead>,
@@ -28,26 +32,62 @@ pub(super) async fn run(
     };
     // Resolvers are done with the head, so its headers are ours to change without a copy; only a
     // plugin that still held it would cost one.
-    let head = Arc::unwrap_or_clone(head);
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method;
-    *request.uri_mut() = head.uri;
-    *request.headers_mut() = head.headers;
-    let hop = Hop { scheme: head.scheme, authority: &head.authority, peer: head.peer };
+    let mut head = Arc::unwrap_or_clone(head);
+    let capture = |name: &str| captures.get(name);
+    let values = Values { tenant: caller.tenant(), request_id, capture: &capture };
+    let mut rules = None;
+    if let Some(rewrite) = &target.rewrite {
+        head.uri = rewrite::target(rewrite, &head.uri, values)?;
+        // Put together, parts can read otherwise than each of them did.
+        sanitise::inspect_path(head.uri.path())?;
+        // Filled in now: what cannot be said must not be found out after the request was sent.
+        let of_request = rewrite::fill(&rewrite.request_headers, values)?;
+        rules = Some((&rewrite.host, of_request, rewrite::fill(&rewrite.response_headers, values)?));
+    }
     let ticket = match (caller, target.ticket) {
         (Caller::Tenant { admitted, .. }, Some(lifetime)) => {
             Some(snapshot.tickets().issue(admitted, lifetime))
         }
         _ => None,
     };
-    let on_behalf = match caller {
-        Caller::Tenant { admitted, placement, .. } => {
-            headers::Caller::Tenant { admitted, headers: &placement.headers, ticket: ticket.as_ref() }
+    let assertion = match (caller, &target.asserter) {
+        (Caller::Tenant { admitted, .. }, Some(asserter)) => {
+            let subject = Subject {
+                id: request_id,
+                method: &head.method,
+                scheme: head.scheme,
+                authority: &head.authority,
+                path: head.uri.path(),
+            };
+            Some(asserter.assert(admitted, subject).await)
         }
+        _ => None,
+    };
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method;
+    *request.uri_mut() = head.uri;
+    *request.headers_mut() = head.headers;
+    let hop = Hop { scheme: head.scheme, authority: &head.authority, peer: head.peer, hops: &head.hops };
+    let on_behalf = match caller {
+        Caller::Tenant { admitted, placement, .. } => headers::Caller::Tenant {
+            admitted,
+            headers: &placement.headers,
+            ticket: ticket.as_ref(),
+            assertion: assertion.as_ref(),
+        },
         Caller::NoTenant => headers::Caller::NoTenant,
     };
     headers::prepare(request.headers_mut(), hop, on_behalf, request_id);
+    let mut of_response = None;
+    if let Some((host, of_request, later)) = rules {
+        rewrite::host(host, request.headers_mut());
+        of_request.apply(request.headers_mut());
+        of_response = Some(later);
+    }
     let mut response = upstream.send(request).await?;
     headers::clean_response(response.headers_mut());
+    if let Some(rules) = of_response {
+        rules.apply(response.headers_mut());
+    }
     Ok(response)
 }

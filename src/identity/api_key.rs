@@ -14,20 +14,34 @@ use crate::tenant::TenantId;
 /// # Errors
 /// `token-invalid`: the table does not have it, or it is over. A client is not told which.
 pub fn owner(table: &KeyTable, key: &str) -> Result<TenantId, Refusal> {
-    let refused = |cause: &str| invalid("the key is not valid").because(cause);
-    let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-    let owner = table.owners.get(&digest).ok_or_else(|| {
-        refused(&format!("`{}` has no key with this SHA-256", table.name))
-    })?;
+    entry(table, &Sha256::digest(key.as_bytes()).into(), "the key is not valid")
+}
+
+/// The tenant at one entry of a table.
+pub(super) fn entry(table: &KeyTable, digest: &[u8; 32], detail: &'static str) -> Result<TenantId, Refusal> {
+    let refused = |cause: String| Err(invalid(detail).because(cause));
+    let Some(owner) = table.owners.get(digest) else {
+        return refused(format!("`{}` has nothing with this SHA-256", table.name));
+    };
     match owner.expires {
-        Some(end) if end <= SystemTime::now() => Err(refused(&format!(
-            "the key of `{}` in `{}` ended at {}",
-            owner.tenant,
-            table.name,
-            humantime::format_rfc3339_seconds(end)
-        ))),
+        Some(end) if end <= SystemTime::now() => {
+            let (tenant, end) = (&owner.tenant, humantime::format_rfc3339_seconds(end));
+            refused(format!("the entry of `{tenant}` in `{}` ended at {end}", table.name))
+        }
         _ => Ok(owner.tenant.clone()),
     }
+}
+
+/// A SHA-256 from its hexadecimal digits.
+pub(super) fn digest(digits: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if digits.len() != 64 || !digits.is_ascii() {
+        return None;
+    }
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[index * 2..index * 2 + 2], 16).ok()?;
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]

@@ -42,7 +42,8 @@ impl Client {
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots(ca)?)
             .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         Ok(Self(legacy::Client::builder(TokioExecutor::new()).build(connector)))
     }
 

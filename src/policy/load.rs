@@ -83,6 +83,11 @@ impl Loader<'_> {
         let tenants = whole.tenants.take();
         let (entries, tenants) = self.read_tenants(tenants);
         self.read_keys(&mut whole.keys);
+        for key in whole.server.iter().flat_map(|server| &server.assertion_key).flat_map(|many| &many.0) {
+            if let document::AssertionKey::File(file) = key {
+                self.keep(&file.value, file.place, file.shown());
+            }
+        }
         if !self.readable {
             return None;
         }

@@ -1,6 +1,8 @@
 //! The policy: the YAML document as written, and the policy as resolved. No I/O happens here.
 
+mod assertion;
 mod cases;
+mod certificate;
 mod database;
 mod decode;
 mod diagnostic;
@@ -16,6 +18,7 @@ mod mask;
 mod plugin;
 mod query;
 mod resolve;
+mod rewrite;
 mod route;
 mod secret;
 mod server;
@@ -30,20 +33,24 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+pub use assertion::{Assertion, AssertionBinding};
 pub use cases::{Case, CaseAnswer, Cases, Difference, REDACTED};
+pub use certificate::{CertificateName, CertificateRule, NamePattern};
 pub use database::{Database, Login, PoolSettings};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};
 pub use directory::{DirectorySource, QualifiedName, TableDirectory};
 pub use expectation::{Expectation, Expected, SampleRequest};
-pub use keys::{
-    Issuer, KeyOwner, KeySet, KeySetError, KeySource, KeyTable, Keys, RemoteKeys, TokenKeys, TokenPlace, TokenSource,
-};
 pub(crate) use keys::algorithms_of;
+pub use keys::{
+    Issuer, KeyOwner, KeySet, KeySetError, KeySource, KeyTable, Keys, RemoteKeys, TokenKeys, TokenPlace,
+    TokenSource,
+};
 pub use load::Surroundings;
 pub use plugin::{
     Breaker, Capabilities, Capability, Instances, OnFailure, Plugin, PluginLimits, Reuse, Shadow, Signature,
 };
 pub use query::{DeclaredSchema, Param, ParamSource, ParamType, Query, ResultShape, Statement};
+pub use rewrite::{HeaderRules, HostRewrite, Rewrite, Template, TemplatePart};
 pub use route::{
     Forward, HostMatch, PathMatch, PathSegment, Resolver, Route, RouteMatch, Target, TenantRule,
 };

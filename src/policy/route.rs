@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::{KeyTable, Name, Plugin, Query, SqlEndpoint, TokenSource, Upstream};
+use super::{
+    Assertion, CertificateRule, KeyTable, Name, Plugin, Query, Rewrite, SqlEndpoint, TokenSource, Upstream,
+};
 
 /// One route.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,6 +107,8 @@ pub enum Resolver {
     Jwt(TokenSource, Vec<String>),
     /// The tenant that the key in this header stands for.
     ApiKey(HeaderName, Arc<KeyTable>),
+    /// A verified client certificate.
+    ClientCertificate(CertificateRule),
 }
 
 /// Where a request is sent on to.
@@ -114,6 +118,10 @@ pub struct Forward {
     pub upstream: Arc<Upstream>,
     /// How long the ticket that goes with the request is valid; `None` for no ticket.
     pub ticket: Option<Duration>,
+    /// The assertion that goes with the request.
+    pub assertion: Option<Assertion>,
+    /// What is changed of the request and its response.
+    pub rewrite: Option<Arc<Rewrite>>,
 }
 
 /// What a route does.

@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
+use ipnet::IpNet;
+
 use super::Secret;
 
 /// How the process faces its clients and its operator.
@@ -18,6 +21,12 @@ pub struct Server {
     pub timeouts: Timeouts,
     /// What tickets are signed with; `None` for a key of the process's own.
     pub ticket_key: Option<Secret>,
+    /// What assertions are signed with, the first one; empty for a key of the process's own.
+    pub assertion_keys: Vec<SigningKey>,
+    /// Networks whose `Forwarded` and `X-Forwarded-*` are believed. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether they may also say for which host a request is.
+    pub forwarded_host: bool,
     /// Whether and how requests are recorded.
     pub access_log: AccessLog,
 }

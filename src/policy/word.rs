@@ -5,7 +5,10 @@ use schemars::{Schema, json_schema};
 
 use super::decode::{Leaf, Unreadable};
 use super::yaml::Scalar;
-use super::{Capability, Instances, OnFailure, ParamType, ResultShape, StatementKind};
+use super::{
+    AssertionBinding, Capability, CertificateName, Instances, OnFailure, ParamType, ResultShape,
+    StatementKind,
+};
 use crate::tenant::Isolation;
 
 /// A word out of a list, each with what it stands for.
@@ -95,6 +98,10 @@ words! {
         "select" => Self::Select, "insert" => Self::Insert, "update" => Self::Update,
         "delete" => Self::Delete, "merge" => Self::Merge, "truncate" => Self::Truncate,
         "explain" => Self::Explain, "ddl" => Self::Ddl,
+    };
+    AssertionBinding, "`request` or `tenant`" { "request" => Self::Request, "tenant" => Self::Tenant, };
+    CertificateName, "`common_name`, `dns`, `uri`, `email`, or a pattern such as `{ dns: \"{tenant}.clients.example\" }`" {
+        "common_name" => Self::CommonName, "dns" => Self::Dns, "uri" => Self::Uri, "email" => Self::Email,
     };
     ConnectionStringPart, "`user`" { "user" => Self::User, };
     StateWord, "`active`, `suspended` or `held`" {

@@ -14,7 +14,7 @@ use super::tokens::TokenSource;
 use super::{Forward, Route, Snapshot, Sql, Target, TenantRule};
 use crate::decision::{DirectoryUnavailable, FindTenant, Lookup};
 use crate::directory::Directory;
-use crate::identity::Verifier;
+use crate::identity::{Asserter, AssertionKeys, Verifier};
 use crate::plugin::{LiveVersions, PluginHost};
 use crate::policy::{Diagnostic, Diagnostics, DirectorySource, Keys, Name, Policy};
 use crate::telemetry::Metrics;
@@ -44,6 +44,7 @@ pub struct Builder {
     pub(super) host: Arc<PluginHost>,
     pub(super) metrics: Arc<Metrics>,
     tickets: Arc<Tickets>,
+    assertion_keys: Arc<AssertionKeys>,
     pub(super) history: History,
     pub(super) held_back: HeldBackFiles,
     pub(super) earned: Arc<Notify>,
@@ -54,7 +55,8 @@ impl Builder {
     pub fn new(host: Arc<PluginHost>, metrics: Arc<Metrics>) -> Self {
         let (history, held_back) = (History::default(), HeldBackFiles::default());
         let tickets = Arc::new(Tickets::of_this_process());
-        Self { host, metrics, tickets, history, held_back, earned: Arc::default() }
+        let assertion_keys = Arc::new(AssertionKeys::new(&[]));
+        Self { host, metrics, tickets, assertion_keys, history, held_back, earned: Arc::default() }
     }
 
     /// Builds the snapshot that follows `previous`, and runs the policy's tests against it.
@@ -81,6 +83,10 @@ impl Builder {
             tickets: match &policy.server.ticket_key {
                 Some(key) => Arc::new(Tickets::signed_with(key)),
                 None => Arc::clone(&self.tickets),
+            },
+            assertion_keys: match policy.server.assertion_keys.as_slice() {
+                [] => Arc::clone(&self.assertion_keys),
+                keys => Arc::new(AssertionKeys::new(keys)),
             },
             policy: Arc::new(policy),
             metrics: Arc::clone(&self.metrics),
@@ -147,23 +153,20 @@ impl Builder {
 impl Snapshot {
     /// Binds the routes to these plugins.
     pub(super) fn bind(&mut self, plugins: Vec<Arc<ActivePlugin>>) {
-        let bind = |route| bind(route, &plugins, &self.verifiers, &self.upstreams);
+        let bind = |route| bind(route, &plugins, self);
         self.routes = self.policy.routes.iter().map(bind).collect();
         self.plugins = plugins;
     }
 }
 
-fn bind(
-    route: &Arc<policy::Route>,
-    plugins: &[Arc<ActivePlugin>],
-    verifiers: &BoundVerifiers,
-    upstreams: &BoundUpstreams,
-) -> Route {
+fn bind(route: &Arc<policy::Route>, plugins: &[Arc<ActivePlugin>], snapshot: &Snapshot) -> Route {
+    let Snapshot { verifiers, upstreams, assertion_keys, .. } = snapshot;
     let plugin = |name: &str| {
         let bound = plugins.iter().find(|plugin| &**plugin.name() == name);
         Arc::clone(bound.expect("the parser resolved every plugin's name"))
     };
-    let verifier = |name: &str| Arc::clone(verifiers.get(name).expect("the parser resolved all names of keys"));
+    let verifier =
+        |name: &str| Arc::clone(verifiers.get(name).expect("the parser resolved all names of keys"));
     let all = |rules: &[policy::Resolver]| {
         rules.iter().map(|rule| Resolver::bind(rule, plugin, verifier)).collect()
     };
@@ -173,9 +176,13 @@ fn bind(
         policy::TenantRule::All(rules) => TenantRule::Resolve(Agreement::All, all(rules)),
     };
     let target = match &route.target {
-        policy::Target::Forward(policy::Forward { upstream, ticket }) => {
+        policy::Target::Forward(policy::Forward { upstream, ticket, assertion, rewrite }) => {
             let upstream = upstreams.get(&upstream.name).expect("the parser resolved every upstream's name");
-            Target::Forward(Forward { upstream: Arc::clone(upstream), ticket: *ticket })
+            let asserter = assertion
+                .clone()
+                .map(|assertion| Arc::new(Asserter::new(assertion, Arc::clone(assertion_keys))));
+            let (upstream, rewrite) = (Arc::clone(upstream), rewrite.clone());
+            Target::Forward(Forward { upstream, ticket: *ticket, asserter, rewrite })
         }
         policy::Target::Query(query) => Target::Query(Arc::clone(query)),
         policy::Target::Sql(endpoint) => {

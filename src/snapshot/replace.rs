@@ -120,6 +120,7 @@ impl Snapshot {
             directory: Arc::clone(&self.directory),
             verifiers: self.verifiers.clone(),
             tickets: Arc::clone(&self.tickets),
+            assertion_keys: Arc::clone(&self.assertion_keys),
             metrics: Arc::clone(&self.metrics),
         };
         next.bind(self.plugins.iter().map(swap).collect());

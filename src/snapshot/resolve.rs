@@ -9,12 +9,12 @@ use percent_encoding::percent_decode_str;
 
 use super::active::{ActivePlugin, PluginVersion};
 use super::matching::{match_host, match_path};
-use super::tokens::{TokenSource, Tokens};
+use super::tokens::{self, TokenSource, Tokens};
 use super::trail::{Step, Trail};
 use crate::decision::{Decision, Denial, FindTenant, Placement, RequestHead};
 use crate::error::{Code, Refusal};
 use crate::identity::{self, Verifier};
-use crate::policy::{HostMatch, KeyTable, OnFailure, PathMatch, Resolver as Rule};
+use crate::policy::{CertificateRule, HostMatch, KeyTable, OnFailure, PathMatch, Resolver as Rule};
 use crate::telemetry::Metrics;
 use crate::tenant::TenantId;
 use crate::ticket::Tickets;
@@ -32,6 +32,7 @@ pub(super) enum Resolver {
     Ticket(http::HeaderName),
     Jwt(TokenSource, Vec<String>),
     ApiKey(http::HeaderName, Arc<KeyTable>),
+    ClientCertificate(CertificateRule),
 }
 
 /// How several resolvers agree.
@@ -55,7 +56,7 @@ pub struct Resolution {
 #[derive(Debug, Clone)]
 pub struct ResolvedBy {
     /// Its kind: `header`, `host`, `path`, `query`, `cookie`, `plugin`, `connection_string`,
-    /// `ticket`, `jwt` or `api_key`.
+    /// `ticket`, `jwt`, `api_key` or `client_certificate`.
     pub kind: &'static str,
     /// The version that answered, where it was a plugin.
     pub plugin: Option<PluginVersion>,
@@ -136,12 +137,18 @@ impl Resolver {
                 Some(claims) => claims.text(claim)?,
                 None => None,
             },
-            Self::ApiKey(name, table) => match head.header_once(name)? {
+            Self::ApiKey(name, table) => match tokens::after_bearer(name, head)? {
                 Some(key) => {
                     return identity::owner(table, key).map(|tenant| (Decision::Place(tenant.into()), by));
                 }
                 None => None,
             },
+            Self::ClientCertificate(rule) => {
+                let certificate = head.client_certificate.as_deref();
+                let named = certificate.map(|one| identity::tenant_of_certificate(rule, one)).transpose()?;
+                let named = named.flatten().map(|tenant| Decision::Place(tenant.into()));
+                return Ok((named.unwrap_or(Decision::Next), by));
+            }
             Self::Plugin(plugin) => {
                 let (decision, version) = plugin.ask(tokens.tell(head), around, trail).await?;
                 by.plugin = Some(version);
@@ -173,6 +180,7 @@ impl Resolver {
             Self::Ticket(_) => "ticket",
             Self::Jwt(..) => "jwt",
             Self::ApiKey(..) => "api_key",
+            Self::ClientCertificate(_) => "client_certificate",
         }
     }
 
@@ -192,6 +200,7 @@ impl Resolver {
             Self::Ticket(name) => format!("the ticket in `{name}`"),
             Self::Jwt(source, claim) => format!("the claim `{}` of {}", claim.join("."), source.describe()),
             Self::ApiKey(name, _) => format!("the key in `{name}`"),
+            Self::ClientCertificate(_) => "the client's certificate".into(),
         }
     }
 
@@ -212,6 +221,7 @@ impl Resolver {
             Rule::Ticket(name) => Self::Ticket(name.clone()),
             Rule::Jwt(source, claim) => Self::Jwt(TokenSource::bind(source, verifier), claim.clone()),
             Rule::ApiKey(name, table) => Self::ApiKey(name.clone(), Arc::clone(table)),
+            Rule::ClientCertificate(rule) => Self::ClientCertificate(rule.clone()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::HeaderName;
 use http::header::AUTHORIZATION;
 
 use super::resolve::cookie_value;
@@ -28,10 +29,7 @@ pub(super) struct Tokens<'r> {
 
 impl TokenSource {
     /// Binds a source of the policy to its verifier.
-    pub(super) fn bind(
-        source: &policy::TokenSource,
-        verifier: impl Fn(&str) -> Arc<Verifier>,
-    ) -> Self {
+    pub(super) fn bind(source: &policy::TokenSource, verifier: impl Fn(&str) -> Arc<Verifier>) -> Self {
         Self { place: source.place.clone(), verifier: verifier(&source.keys.name) }
     }
 
@@ -53,15 +51,21 @@ impl TokenSource {
             TokenPlace::Cookie(name) => return Ok(cookie_value(head, name)?.map(Cow::Owned)),
             TokenPlace::Header(name) => name,
         };
-        let Some(value) = head.header_once(name)? else { return Ok(None) };
-        let bearer = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        Ok(match bearer {
-            Some((_, token)) => Some(token.trim().into()),
-            // Another scheme is another proof, which is none of ours.
-            None if name == AUTHORIZATION => None,
-            None => Some(value.into()),
-        })
+        Ok(after_bearer(name, head)?.map(Cow::Borrowed))
     }
+}
+
+/// What a header brings, without the word `Bearer` (RFC 6750, section 2.1), which only
+/// `Authorization` must have.
+pub(super) fn after_bearer<'h>(name: &HeaderName, head: &'h RequestHead) -> Result<Option<&'h str>, Refusal> {
+    let Some(value) = head.header_once(name)? else { return Ok(None) };
+    let bearer = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    Ok(match bearer {
+        Some((_, token)) => Some(token.trim()),
+        // Another scheme is another proof, which is none of ours.
+        None if name == AUTHORIZATION => None,
+        None => Some(value),
+    })
 }
 
 impl<'r> Tokens<'r> {
@@ -81,7 +85,11 @@ impl<'r> Tokens<'r> {
     }
 
     /// Verifies a token that must be there.
-    pub(super) async fn require(&mut self, source: &'r TokenSource, head: &RequestHead) -> Result<(), Refusal> {
+    pub(super) async fn require(
+        &mut self,
+        source: &'r TokenSource,
+        head: &RequestHead,
+    ) -> Result<(), Refusal> {
         match self.claims(source, head).await? {
             Some(_) => Ok(()),
             None => Err(Refusal::new(Code::TokenInvalid, format!("send {}", source.describe()))),

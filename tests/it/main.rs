@@ -4,7 +4,9 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, and so may what it calls")]
 
+mod api_keys;
 mod authors;
+mod backend_trust;
 mod clients;
 mod cluster;
 mod demo;
@@ -19,6 +21,7 @@ mod framing_cases;
 mod guard;
 mod guests;
 mod hostile_plugins;
+mod jwt;
 mod languages;
 mod plugins;
 mod policy;
@@ -26,6 +29,7 @@ mod policy_hostile;
 mod query_route;
 mod readme;
 mod reload;
+mod rewrite;
 mod sql;
 mod sql_target;
 mod support;
@@ -36,5 +40,6 @@ mod torture_sql;
 mod trial;
 mod trial_traffic;
 mod trust;
+mod trusted_hops;
 mod versions;
 mod walk;

@@ -1,9 +1,12 @@
 //! The policy document as written: its maps and keys, before any name in it is looked up. The doc
 //! comments here are the descriptions in the JSON Schema.
 
+mod assertion;
+mod certificate;
 mod expectation;
 mod keys;
 mod query;
+mod rewrite;
 mod route;
 mod sources;
 mod sql;
@@ -12,14 +15,19 @@ mod token;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::AccessLog;
 use super::decode::{Located, Named, OneOrMany, record};
 use super::leaf::{DurationOrZero, SharedKey, Size, Version};
 
+pub(crate) use assertion::{Assertion, AssertionKey};
+pub(crate) use certificate::ClientCertificate;
 pub(crate) use expectation::{Expect, Request, Test};
-pub(crate) use keys::{Issuer, KeyEntry, KeyTable, Keys};
+pub(crate) use keys::{Issuer, KeyTable, Keys};
 pub(crate) use query::{Param, Query};
-pub(crate) use route::{Forward, Match, PathPattern, Presence, Resolver, Route, TenantRule};
+pub(crate) use rewrite::HeaderRules;
+pub(crate) use route::{Forward, ForwardSettings, Match, PathPattern, Presence, Resolver, Route, TenantRule};
 pub(crate) use sources::{
     Breaker, Database, Login, Plugin, PluginLimits, Reuse, Shadow, Table, TenantEntry, TenantFile,
     TenantShare, Tenants, Upstream,
@@ -68,6 +76,14 @@ record! {
     /// What tickets are signed with, at least 32 bytes: the same for all processes that honour each
     /// other's. Default: a key of this process's own, which ends with it.
     ticket_key: Option<Located<SharedKey>>,
+    /// What assertions are signed with, a private Ed25519 key (PKCS#8 PEM): `${ASSERTION_KEY}`, or
+    /// `{ file: assertion.pem }`. Of several the first one signs, and all are published. Default: a
+    /// key of this process's own, which ends with it.
+    assertion_key: Option<OneOrMany<AssertionKey>>,
+    /// Networks whose `Forwarded` and `X-Forwarded-*` are believed. Default: none.
+    trusted_proxies: Option<Vec<Located<IpNet>>>,
+    /// Whether they may also say for which host a request is. Default false: only `Host` does.
+    forwarded_host: Option<Located<bool>>,
     /// Whether one record a request is written to the log: `on` (default) or `off`.
     access_log: Option<Located<AccessLog>>,
 }

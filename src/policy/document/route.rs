@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{ApiKey, JwtClaim, Query, Sql, Verify};
+use super::{ApiKey, Assertion, ClientCertificate, HeaderRules, JwtClaim, Query, Sql, Verify};
 use crate::policy::decode::{Decode, Located, Named, NonEmpty, OneOrMany, Required, expected, record};
 use crate::policy::diagnostic::Report;
 use crate::policy::word::ConnectionStringPart;
@@ -40,8 +40,8 @@ record! {
 pub(crate) struct Forward {
     /// The upstream's name.
     pub upstream: Located<String>,
-    /// Whether and for how long a ticket goes with the request.
-    pub ticket: Option<Located<Duration>>,
+    /// Whatever else is said of it.
+    pub settings: Option<Box<ForwardSettings>>,
 }
 
 record! {
@@ -52,15 +52,28 @@ record! {
     /// Sends `X-Tenant-Ticket` along, valid for this long: with it the backend may run statements
     /// as the request's tenant, through a route whose tenant is found by `ticket`.
     ticket: Option<Located<Duration>>,
+    /// Sends `X-Tenant-Assertion` along: whose request it is, signed.
+    assertion: Option<Assertion>,
+    /// Takes this off the path's beginning, where it has it: `/t/{tenant}`; a name in braces stands
+    /// for any one segment.
+    strip_prefix: Option<Located<String>>,
+    /// The path in place of what is left, as in `/v2{path}`.
+    path: Option<Located<String>>,
+    /// The host that the upstream is asked for: `keep` (default), `upstream` or a name.
+    host: Option<Located<String>>,
+    /// Changes of the request's headers.
+    request_headers: Option<HeaderRules>,
+    /// Changes of the response's headers.
+    response_headers: Option<HeaderRules>,
 }
 
 impl Decode for Forward {
     fn decode(node: &Node, report: &mut Report) -> Option<Self> {
         if !matches!(node.value, Value::Map(_)) {
-            return Some(Self { upstream: Located::decode(node, report)?, ticket: None });
+            return Some(Self { upstream: Located::decode(node, report)?, settings: None });
         }
-        let settings = ForwardSettings::decode(node, report)?;
-        Some(Self { upstream: settings.upstream.get()?.clone(), ticket: settings.ticket })
+        let settings = Box::new(ForwardSettings::decode(node, report)?);
+        Some(Self { upstream: settings.upstream.get()?.clone(), settings: Some(settings) })
     }
 }
 
@@ -169,7 +182,7 @@ record! {
 
 record! {
     /// One way to read a tenant from a request: exactly one of its keys.
-    Resolver is "a resolver", later ["client_certificate"];
+    Resolver is "a resolver";
     /// The value of this header.
     header: Option<Located<HeaderName>>,
     /// A label of the host: `"{tenant}.example.com"`.
@@ -190,6 +203,9 @@ record! {
     jwt: Option<JwtClaim>,
     /// The tenant that a key stands for.
     api_key: Option<ApiKey>,
+    /// A name in the client's certificate: `common_name`, `dns`, `uri` or `email`, or a pattern of
+    /// one, on a listener that asks for certificates.
+    client_certificate: Option<ClientCertificate>,
 }
 
 impl Decode for TenantRule {

@@ -32,8 +32,8 @@ impl Leaf for KeySetPlace {
         }
         let url: Uri = text.parse().map_err(|_| Unreadable::Kind)?;
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
-        let is_here =
-            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        let is_here = host == "localhost"
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(Unreadable::Rule("a URL of keys must not carry a user or password".into()));
         }

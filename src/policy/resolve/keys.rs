@@ -129,11 +129,7 @@ fn source(written: &document::Issuer, sources: &Sources, report: &mut Report) ->
                 url: url.clone(),
                 ca: certificates(written.ca.as_ref(), sources, report)?,
                 refresh: or(written.refresh.as_ref(), DEFAULT_REFRESH),
-                stale_if_error: or(
-                    written.stale_if_error.as_ref(),
-                    DurationOrZero(DEFAULT_STALE_IF_ERROR),
-                )
-                .0,
+                stale_if_error: or(written.stale_if_error.as_ref(), DurationOrZero(DEFAULT_STALE_IF_ERROR)).0,
             })),
             KeySetPlace::File(file) => {
                 let text = sources.text_at(&sources.beside(set.place, file))?;
@@ -252,7 +248,10 @@ pub(super) fn token(
         Keys::Issuers(keys) => Some(TokenSource { keys: Arc::clone(keys), place }),
         Keys::Table(_) => {
             report
-                .error(named.place, format!("`{}` is a table of API keys, and verifies no token", named.shown()))
+                .error(
+                    named.place,
+                    format!("`{}` is a table of API keys, and verifies no token", named.shown()),
+                )
                 .help("name keys with `jwks` or a `secret`");
             None
         }

@@ -185,7 +185,7 @@ pub(super) fn tenant_path(path: &Located<String>, report: &mut Report) -> Option
 }
 
 /// A path by segments.
-fn path_match(path: &Located<String>, below: bool, report: &mut Report) -> Option<PathMatch> {
+pub(super) fn path_match(path: &Located<String>, below: bool, report: &mut Report) -> Option<PathMatch> {
     let mut mistake = |message: String, help: &str| {
         // A message may quote one segment, which is more than may be told of a variable's value.
         let message = match path.is_from_environment() {

@@ -1,11 +1,14 @@
 //! From the document as written to the policy as resolved: every name is looked up, every rule
 //! that spans several keys is checked, and all mistakes are reported.
 
+mod assertion;
+mod certificate;
 mod expectations;
 mod keys;
 mod matching;
 mod plugins;
 mod queries;
+mod rewrite;
 mod routes;
 mod settings;
 mod shadow;
@@ -73,7 +76,7 @@ pub(crate) fn resolve(
     sources: &Sources,
     report: &mut Report,
 ) -> Option<Policy> {
-    let server = settings::server(whole.server.as_ref(), report);
+    let server = settings::server(whole.server.as_ref(), sources, report);
     let scope = Scope {
         listen: server.listen.clone(),
         databases: settings::databases(&whole.databases, report),

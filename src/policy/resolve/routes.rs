@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Scope, keys, matching, queries, settings, shadow, sql};
+use super::{Scope, assertion, certificate, keys, matching, queries, rewrite, settings, shadow, sql};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::source::Place;
@@ -72,7 +72,7 @@ fn target(
             .help("remove it");
     }
     match (&route.forward, &route.query, &route.sql) {
-        (Some(written), None, None) => forward(route, written, scope, report).map(Target::Forward),
+        (Some(written), None, None) => forward(route, written, pattern, scope, report).map(Target::Forward),
         (None, Some(query), None) => {
             queries::resolve(route, query, pattern, scope, report).map(|query| Target::Query(Arc::new(query)))
         }
@@ -100,16 +100,31 @@ fn several_targets(place: Place, report: &mut Report) -> Option<Target> {
 fn forward(
     route: &document::Route,
     written: &document::Forward,
+    pattern: Option<&crate::policy::RouteMatch>,
     scope: &Scope,
     report: &mut Report,
 ) -> Option<Forward> {
-    if let (Some(ticket), Some(document::TenantRule::None)) = (&written.ticket, route.tenant.get()) {
+    let upstream = scope.upstreams.find(&written.upstream, report);
+    let Some(settings) = &written.settings else {
+        return Some(Forward { upstream: upstream?, ticket: None, assertion: None, rewrite: None });
+    };
+    let has_tenant = !matches!(route.tenant.get(), Some(document::TenantRule::None));
+    let only_with_tenant = [
+        settings.ticket.as_ref().map(|ticket| ("ticket", ticket.place)),
+        settings.assertion.as_ref().map(|assertion| ("assertion", assertion.place)),
+    ];
+    for (key, place) in only_with_tenant.into_iter().flatten().filter(|_| !has_tenant) {
         report
-            .error(ticket.place, "a route with `tenant: none` has no tenant to give a ticket for")
-            .help("remove `ticket`");
+            .error(place, format!("a route with `tenant: none` has no tenant to give a {key} for"))
+            .help(format!("remove `{key}`"));
     }
-    let ticket = written.ticket.as_ref().map(|ticket| ticket.value);
-    Some(Forward { upstream: scope.upstreams.find(&written.upstream, report)?, ticket })
+    let names = rewrite::Names { tenant: has_tenant, path: pattern.map(|pattern| &pattern.path) };
+    Some(Forward {
+        upstream: upstream?,
+        ticket: settings.ticket.as_ref().map(|ticket| ticket.value),
+        assertion: settings.assertion.as_ref().and_then(assertion::resolve),
+        rewrite: rewrite::resolve(settings, &names, report).map(Arc::new),
+    })
 }
 
 fn tenant_rule(
@@ -147,6 +162,7 @@ fn resolver(
         ticket,
         jwt,
         api_key,
+        client_certificate,
         place,
         sound,
     } = written;
@@ -161,6 +177,7 @@ fn resolver(
         ticket.is_some(),
         jwt.is_some(),
         api_key.is_some(),
+        client_certificate.is_some(),
     ];
     match given.into_iter().filter(|given| *given).count() {
         1 => {}
@@ -168,8 +185,8 @@ fn resolver(
         0 => {
             if *sound {
                 report.error(*place, "this resolver is empty").help(
-                    "name one of `header`, `host`, `path`, `query`, `cookie`, `jwt`, `api_key`, `plugin`, \
-                         `ticket` and `connection_string`",
+                    "name one of `header`, `host`, `path`, `query`, `cookie`, `jwt`, `api_key`, \
+                         `client_certificate`, `plugin`, `ticket` and `connection_string`",
                 );
             }
             return None;
@@ -198,6 +215,9 @@ fn resolver(
     }
     if let Some(key) = api_key {
         return keys::api_key(key, &scope.keys, report);
+    }
+    if let Some(certificate) = client_certificate {
+        return certificate::resolve(certificate, &scope.keys, report);
     }
     if let Some(part) = connection_string {
         if !is_sql {

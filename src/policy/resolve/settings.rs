@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Names, or};
+use ipnet::IpNet;
+
+use super::{Names, assertion, or};
 use crate::policy::decode::{Located, Named, shorten};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::leaf::{DurationOrZero, SharedKey, Size};
-use crate::policy::source::Place;
+use crate::policy::source::{Place, Sources};
 use crate::policy::word::Protocol;
 use crate::policy::yaml::Key;
 use crate::policy::{
@@ -23,7 +25,7 @@ const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net:
 /// As long as what the key's hash makes of it (RFC 7518, section 3.2).
 const MIN_TICKET_KEY_BYTES: usize = 32;
 
-pub(super) fn server(written: Option<&document::Server>, report: &mut Report) -> Server {
+pub(super) fn server(written: Option<&document::Server>, sources: &Sources, report: &mut Report) -> Server {
     let listen = written.and_then(|server| server.listen.as_ref());
     let admin = written.and_then(|server| server.admin.as_ref());
     if let Some(admin) = admin
@@ -54,8 +56,24 @@ pub(super) fn server(written: Option<&document::Server>, report: &mut Report) ->
         limits: limits(written.and_then(|server| server.limits.as_ref())),
         timeouts: timeouts(written.and_then(|server| server.timeouts.as_ref())),
         ticket_key: ticket_key(written.and_then(|server| server.ticket_key.as_ref()), report),
+        assertion_keys: assertion::keys(written, sources, report),
+        trusted_proxies: trusted_proxies(written, report),
+        forwarded_host: or(written.and_then(|server| server.forwarded_host.as_ref()), false),
         access_log: or(written.and_then(|server| server.access_log.as_ref()), AccessLog::default()),
     }
+}
+
+fn trusted_proxies(written: Option<&document::Server>, report: &mut Report) -> Vec<IpNet> {
+    let networks = written.and_then(|server| server.trusted_proxies.as_ref());
+    for network in networks.into_iter().flatten().filter(|network| network.value.prefix_len() == 0) {
+        report
+            .error(
+                network.place,
+                format!("`{}` trusts everybody: any client could name its address", network.shown()),
+            )
+            .help("name the networks that your load balancers are in");
+    }
+    networks.into_iter().flatten().map(|network| network.value.trunc()).collect()
 }
 
 fn ticket_key(written: Option<&Located<SharedKey>>, report: &mut Report) -> Option<Secret> {

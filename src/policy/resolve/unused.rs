@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::policy::decode::Named;
 use crate::policy::diagnostic::Report;
 use crate::policy::load::Whole;
-use crate::policy::{DirectorySource, Resolver, Route, Target, TenantRule};
+use crate::policy::{CertificateRule, DirectorySource, Resolver, Route, Target, TenantRule};
 
 /// Warns about plugins, upstreams and databases that no route and no tenant uses.
 pub(super) fn warn(
@@ -26,7 +26,10 @@ pub(super) fn warn(
             used.extend(resolvers.iter().filter_map(|resolver| match resolver {
                 Resolver::Plugin(plugin) => Some(("plugin", plugin.name.as_ref())),
                 Resolver::Jwt(token, _) => Some(("set of keys", token.keys.name.as_ref())),
-                Resolver::ApiKey(_, table) => Some(("set of keys", table.name.as_ref())),
+                Resolver::ApiKey(_, table)
+                | Resolver::ClientCertificate(CertificateRule::Fingerprint(table)) => {
+                    Some(("set of keys", table.name.as_ref()))
+                }
                 _ => None,
             }));
         }

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod edge;
 pub mod gateway;
+pub mod issuer;
 pub mod postgres;
 pub mod raw_client;
 pub mod raw_upstream;

@@ -50,6 +50,7 @@ impl Gateway {
         inbound.verdict?;
         let (parts, body) = inbound.request.into_parts();
         let authority = sanitise::inspect(&parts)?;
+        connection.serves(&authority.host)?;
         let head = Arc::new(RequestHead {
             method: parts.method,
             scheme: connection.scheme,
@@ -58,7 +59,8 @@ impl Gateway {
             uri: parts.uri,
             headers: parts.headers,
             peer: connection.peer,
-            local: connection.local,
+            local: connection.local.clone(),
+            client_certificate: connection.client_certificate.clone(),
             // No route verifies tokens yet.
             claims: None,
         });

@@ -5,11 +5,14 @@
 //! (`docs/architecture.md`, kept true by `tests/tidy.rs`).
 
 // Floor 0: names, decisions, proofs, errors.
+pub mod address;
 pub mod admitted;
 pub mod body;
+pub mod client_certificate;
 pub mod decision;
 pub mod error;
 pub mod handler;
+pub mod server_names;
 pub mod telemetry;
 pub mod tenant;
 

@@ -1,9 +1,10 @@
 //! Headers at a hop: what ends here, what a client may not say, and what backends are told.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::address::Peer;
 use crate::admitted::Admitted;
 use crate::decision::folds_alike;
 
@@ -74,7 +75,7 @@ pub struct Hop<'a> {
     /// What the client asked for, port included; may be empty under HTTP/1.0.
     pub authority: &'a str,
     /// The other end.
-    pub peer: SocketAddr,
+    pub peer: Peer,
 }
 
 /// Turns a client's headers into those that an upstream gets: hop-by-hop headers and everything
@@ -182,14 +183,16 @@ fn remove_if(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
 }
 
 fn insert_forwarded(headers: &mut HeaderMap, hop: Hop<'_>) {
-    let ip = hop.peer.ip().to_canonical();
-    let address = ip.to_string();
-    // An IPv6 address and a port need quotes (RFC 7239, section 4).
-    let node = match ip {
-        IpAddr::V4(_) => address.clone(),
-        IpAddr::V6(_) => format!("\"[{address}]\""),
+    // What has no address is "unknown" (RFC 7239, section 6.2), which the older header cannot say.
+    // An IPv6 address and a port need quotes (section 4).
+    let node = match hop.peer.ip() {
+        None => "unknown".to_owned(),
+        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
     };
-    insert_text(headers, X_FORWARDED_FOR, &address);
+    if let Some(address) = hop.peer.ip() {
+        insert_text(headers, X_FORWARDED_FOR, &address.to_string());
+    }
     insert_text(headers, X_FORWARDED_PROTO, hop.scheme);
     let mut forwarded = format!("for={node};proto={}", hop.scheme);
     if !hop.authority.is_empty() {

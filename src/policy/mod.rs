@@ -1,5 +1,6 @@
 //! The policy: the YAML document as written, and the policy as resolved. No I/O happens here.
 
+mod attached;
 mod cases;
 mod database;
 mod decode;
@@ -10,6 +11,7 @@ mod expectation;
 mod interpolate;
 mod json;
 mod leaf;
+mod listener;
 mod load;
 mod mask;
 mod plugin;
@@ -20,6 +22,7 @@ mod secret;
 mod server;
 mod source;
 mod sql;
+mod tls;
 mod upstream;
 mod word;
 mod yaml;
@@ -34,6 +37,7 @@ pub use database::{Database, Login, PoolSettings};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};
 pub use directory::{DirectorySource, QualifiedName, TableDirectory};
 pub use expectation::{Expectation, Expected, SampleRequest};
+pub use listener::Listener;
 pub use load::Surroundings;
 pub use plugin::{
     Breaker, Capabilities, Capability, Instances, OnFailure, Plugin, PluginLimits, Reuse, Shadow, Signature,
@@ -45,6 +49,7 @@ pub use route::{
 pub use secret::Secret;
 pub use server::{AccessLog, Limits, Server, Timeouts};
 pub use sql::{SqlEndpoint, StatementKind};
+pub use tls::{Certificate, CertificateError, ClientAuthority, NoAuthority, Tls, TlsVersion};
 pub use upstream::{Endpoint, Upstream};
 
 /// A name that the policy's author gave: of a database, plugin, upstream or route.

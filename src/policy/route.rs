@@ -1,10 +1,11 @@
 //! Routes: a match, a tenant rule, a target.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
+
+use crate::address::ListenAddress;
 
 use super::{Name, Plugin, Query, SqlEndpoint, Upstream};
 
@@ -25,7 +26,7 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteMatch {
     /// Listeners, any of them; empty means every listener.
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: Vec<ListenAddress>,
     /// Hosts, any of them; empty means every host.
     pub hosts: Vec<HostMatch>,
     /// The path.

@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Secret;
+use super::{Listener, Secret};
 
 /// How the process faces its clients and its operator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
-    /// Addresses of the gateway. A change needs a restart.
-    pub listen: Vec<SocketAddr>,
+    /// Where the gateway listens.
+    pub listen: Vec<Listener>,
     /// Address of the admin listener. A change needs a restart.
     pub admin: SocketAddr,
+    /// Whether a successor may bind the same addresses beside us. A change needs a restart.
+    pub reuse_port: bool,
     /// Size limits.
     pub limits: Limits,
     /// Timeouts.
@@ -35,6 +37,9 @@ pub struct Limits {
     pub query_body_bytes: usize,
     /// Open client connections. Default 10,000.
     pub connections: usize,
+    /// TLS handshakes under way at a time. Default 1,000: each keeps a core busy for a moment, and
+    /// those that wait are counted as slow.
+    pub handshakes: usize,
 }
 
 impl Default for Limits {
@@ -45,6 +50,7 @@ impl Default for Limits {
             body_bytes: 100 << 20,
             query_body_bytes: 1 << 20,
             connections: 10_000,
+            handshakes: 1_000,
         }
     }
 }
@@ -52,6 +58,8 @@ impl Default for Limits {
 /// Timeouts; each has a default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
+    /// From a connection's first byte to the end of its PROXY header and TLS handshake. Default 10 s.
+    pub handshake: Duration,
     /// From a connection's first byte (or the previous response) to the end of a header section.
     /// Default 10 s.
     pub header_read: Duration,
@@ -66,6 +74,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
+            handshake: Duration::from_secs(10),
             header_read: Duration::from_secs(10),
             body_idle: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),

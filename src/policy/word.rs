@@ -100,6 +100,7 @@ words! {
         "active" => Self::Active, "suspended" => Self::Suspended, "held" => Self::Held,
     };
     Protocol, "`http1` or `http2`" { "http1" => Self::Http1, "http2" => Self::Http2, };
+    super::TlsVersion, "`\"1.2\"` or `\"1.3\"`" { "1.2" => Self::Tls12, "1.3" => Self::Tls13, };
     Scheme, "`http` or `https`" { "http" => Self::Http, "https" => Self::Https, };
     Instances, "`per-request` or `reused`" { "per-request" => Self::PerRequest, "reused" => Self::Reused, };
     OnFailure, "`deny`, `next` or `previous`" {

@@ -20,6 +20,7 @@ mod guard;
 mod guests;
 mod hostile_plugins;
 mod languages;
+mod listen_tls;
 mod plugins;
 mod policy;
 mod policy_hostile;

@@ -69,6 +69,7 @@ fn request(written: &Request, report: &mut Report) -> Option<RequestHead> {
         peer: written.peer.as_ref().map_or(default.peer, |peer| peer.value),
         claims: written.claims.as_ref().map(|claims| claims.value.to_string().into()),
         local: default.local,
+        client_certificate: None,
     })
 }
 

@@ -2,6 +2,7 @@
 //! comments here are the descriptions in the JSON Schema.
 
 mod expectation;
+mod listener;
 mod query;
 mod route;
 mod sources;
@@ -15,6 +16,7 @@ use super::decode::{Located, Named, OneOrMany, record};
 use super::leaf::{DurationOrZero, SharedKey, Size, Version};
 
 pub(crate) use expectation::{Expect, Request, Test};
+pub(crate) use listener::{Certificate, ClientAuthority, Listener, ProxyProtocol, Tls};
 pub(crate) use query::{Param, Query};
 pub(crate) use route::{Forward, Match, PathPattern, Presence, Resolver, Route, TenantRule};
 pub(crate) use sources::{
@@ -51,10 +53,14 @@ record! {
 record! {
     /// How the process faces its clients and its operator.
     Server is "`server`";
-    /// Address or addresses of the gateway. Default `127.0.0.1:8080`.
-    listen: Option<OneOrMany<Located<SocketAddr>>>,
+    /// Where the gateway listens: an address, or one with its settings, or a list of them. Default
+    /// `127.0.0.1:8080`.
+    listen: Option<OneOrMany<Listener>>,
     /// Address of the admin listener. Default `127.0.0.1:9901`.
     admin: Option<Located<SocketAddr>>,
+    /// Whether a successor may bind the same addresses while this process still has them, for a
+    /// restart without a gap. Default false.
+    reuse_port: Option<Located<bool>>,
     /// Size limits.
     limits: Option<Limits>,
     /// Timeouts.
@@ -79,11 +85,15 @@ record! {
     query_body_bytes: Option<Located<Size>>,
     /// Open client connections. Default 10000.
     connections: Option<Located<u32>>,
+    /// TLS handshakes under way at a time. Default 1000.
+    handshakes: Option<Located<u32>>,
 }
 
 record! {
     /// Timeouts towards clients.
     Timeouts is "`timeouts`";
+    /// Until a PROXY header and a TLS handshake are complete. Default 10s.
+    handshake: Option<Located<Duration>>,
     /// Until a request's header section is complete. Default 10s.
     header_read: Option<Located<Duration>>,
     /// Between two pieces of a request body. Default 30s.
@@ -98,6 +108,7 @@ record! {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::listener::{Certificate, ClientAuthority, ListenerSettings, ProxyProtocol, Tls};
     use super::query::Param;
     use super::route::{Extent, Resolver, Several};
     use super::sources::{Plugin, PluginLimits, Pool, Table, TenantEntry, TenantFile};
@@ -122,6 +133,11 @@ mod tests {
         keys_agree!(
             Policy,
             Server,
+            ListenerSettings,
+            Tls,
+            Certificate,
+            ClientAuthority,
+            ProxyProtocol,
             Limits,
             Timeouts,
             Database,

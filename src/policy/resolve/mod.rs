@@ -2,6 +2,7 @@
 //! that spans several keys is checked, and all mistakes are reported.
 
 mod expectations;
+mod listeners;
 mod matching;
 mod plugins;
 mod queries;
@@ -14,17 +15,17 @@ mod tenants;
 mod unused;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use super::attached::Attached;
 use super::decode::Located;
 use super::diagnostic::Report;
 use super::document;
 use super::load::Whole;
 use super::source::Sources;
-use super::{Database, Excerpt, Name, Places, Plugin, Policy, Upstream};
+use super::{Database, Excerpt, Listener, Name, Places, Plugin, Policy, Upstream};
 
 /// Names that can be referred to; `None` stands for one whose definition is broken, and was
 /// reported there.
@@ -56,7 +57,7 @@ impl<T> Names<T> {
 
 /// Everything that routes refer to.
 pub(crate) struct Scope {
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listener>,
     databases: Names<Database>,
     plugins: Names<Plugin>,
     upstreams: Names<Upstream>,
@@ -69,9 +70,10 @@ pub(crate) fn resolve(
     tenants: Option<&document::Tenants>,
     entries: Vec<document::TenantEntry>,
     sources: &Sources,
+    attached: &Attached,
     report: &mut Report,
 ) -> Option<Policy> {
-    let server = settings::server(whole.server.as_ref(), report);
+    let server = settings::server(whole.server.as_ref(), attached, report);
     let scope = Scope {
         listen: server.listen.clone(),
         databases: settings::databases(&whole.databases, report),

@@ -10,6 +10,7 @@ pub mod log;
 pub mod plugin;
 pub mod schema;
 pub mod serve;
+mod systemd;
 
 use std::process::ExitCode;
 

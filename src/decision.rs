@@ -1,12 +1,13 @@
 //! What a resolver says of a request, and what it may read to say it.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
+use crate::address::{ListenAddress, Peer};
 use crate::client_certificate::ClientCertificate;
 use crate::error::{Code, Refusal};
 use crate::tenant::{Tenant, TenantId};
@@ -28,11 +29,11 @@ pub struct RequestHead {
     /// Every header, forgeable ones included.
     pub headers: HeaderMap,
     /// The client: the other end of the connection, or whom a trusted hop tells, then with port 0.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Trusted hops between the client and us, its own side first; empty where it connected itself.
-    pub hops: Vec<IpAddr>,
+    pub hops: Vec<Peer>,
     /// Our end of it: which listener took the request.
-    pub local: SocketAddr,
+    pub local: ListenAddress,
     /// Whom the client proved to be in the TLS handshake, where it did.
     pub client_certificate: Option<Arc<ClientCertificate>>,
     /// The verified claims of its token as JSON, where the route verifies one.
@@ -50,9 +51,9 @@ impl Default for RequestHead {
             uri: Uri::from_static("/"),
             headers: HeaderMap::new(),
             // A documentation address (RFC 5737): no rule can mean it.
-            peer: ([192, 0, 2, 1], 0).into(),
+            peer: SocketAddr::from(([192, 0, 2, 1], 0)).into(),
             hops: Vec::new(),
-            local: ([192, 0, 2, 2], 0).into(),
+            local: SocketAddr::from(([192, 0, 2, 2], 0)).into(),
             client_certificate: None,
             claims: None,
         }

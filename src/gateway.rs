@@ -51,6 +51,7 @@ impl Gateway {
         inbound.verdict?;
         let (parts, body) = inbound.request.into_parts();
         let authority = sanitise::inspect(&parts)?;
+        connection.serves(&authority.host)?;
         let origin = origin::believe(&parts.headers, authority, connection, &snapshot.policy().server)?;
         record.came_from(origin.client);
         let head = Arc::new(RequestHead {
@@ -62,8 +63,8 @@ impl Gateway {
             headers: parts.headers,
             peer: origin.client,
             hops: origin.hops,
-            local: connection.local,
-            client_certificate: None,
+            local: connection.local.clone(),
+            client_certificate: connection.client_certificate.clone(),
             // Those of its token are told to plugins, after it was verified.
             claims: None,
         });

@@ -5,6 +5,7 @@
 //! (`docs/architecture.md`, kept true by `tests/tidy.rs`).
 
 // Floor 0: names, decisions, proofs, errors.
+pub mod address;
 pub mod admitted;
 pub mod body;
 pub mod client_certificate;
@@ -12,6 +13,7 @@ pub mod decision;
 pub mod error;
 pub mod handler;
 pub mod hop;
+pub mod server_names;
 pub mod telemetry;
 pub mod tenant;
 

@@ -1,16 +1,19 @@
 //! What clients and hops say of themselves: no bytes panic, and what is trusted is never theirs.
 #![no_main]
 
+use std::net::SocketAddr;
+
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use innkeeper::address::{Peer, PeerRange};
 use innkeeper::forward::forwarded::origin;
 use innkeeper::identity::Claims;
 use innkeeper::policy::KeySet;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let trusted = ["10.0.0.0/8".parse().expect("a network")];
-    let peer = "10.0.0.1".parse().expect("an address");
+    let trusted: [PeerRange; 1] = ["10.0.0.0/8".parse().expect("a network")];
+    let peer = Peer::from(SocketAddr::from(([10, 0, 0, 1], 0)));
     if let Ok(value) = HeaderValue::from_bytes(bytes) {
         for name in [FORWARDED, HeaderName::from_static("x-forwarded-for")] {
             let headers: HeaderMap = [(name, value.clone())].into_iter().collect();

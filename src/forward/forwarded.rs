@@ -6,20 +6,20 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use crate::address::{Peer, PeerRange};
+use crate::error::{Code, Refusal};
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName};
-use ipnet::IpNet;
-
-use super::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
-use crate::error::{Code, Refusal};
 
 /// Where a request comes from, as far as it is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The client: the right-most address that is not trusted, else the left-most.
-    pub client: IpAddr,
+    /// The client: the right-most that is not trusted, else the left-most. Its port is 0 where a hop
+    /// told its address.
+    pub client: Peer,
     /// The hops between it and us, its own side first; empty where it connected itself.
-    pub hops: Vec<IpAddr>,
+    pub hops: Vec<Peer>,
     /// `http` or `https`, as the client reached the first hop.
     pub scheme: Option<&'static str>,
     /// What the client asked for there. It is still to be read as a host.
@@ -31,7 +31,7 @@ pub struct Origin {
 /// # Errors
 /// `request-invalid` where it cannot be read, or where the two ways to say it say two things: the
 /// backend may read the other one.
-pub fn origin(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Result<Origin, Refusal> {
+pub fn origin(headers: &HeaderMap, peer: Peer, trusted: &[PeerRange]) -> Result<Origin, Refusal> {
     let standard = elements(headers)?;
     let forwarded = (!standard.is_empty()).then(|| of_standard(&standard, peer, trusted)).transpose()?;
     let has_usual =
@@ -40,19 +40,16 @@ pub fn origin(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Result<Or
     match (forwarded, usual) {
         (Some(one), Some(other)) => agree(one, other),
         (Some(one), None) | (None, Some(one)) => Ok(one),
-        (None, None) => {
-            Ok(Origin { client: peer.to_canonical(), hops: Vec::new(), scheme: None, host: None })
-        }
+        (None, None) => Ok(Origin { client: peer, hops: Vec::new(), scheme: None, host: None }),
     }
 }
 
-/// Whether one of the networks has the address.
-pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
-    let address = address.to_canonical();
-    trusted.iter().any(|network| network.contains(&address))
+/// Whether a peer is one of those who are trusted.
+pub fn is_trusted(peer: &Peer, trusted: &[PeerRange]) -> bool {
+    trusted.iter().any(|range| range.contains(peer))
 }
 
-fn of_standard(elements: &[Element], peer: IpAddr, trusted: &[IpNet]) -> Result<Origin, Refusal> {
+fn of_standard(elements: &[Element], peer: Peer, trusted: &[PeerRange]) -> Result<Origin, Refusal> {
     let nodes = elements.iter().rev().map(|element| match &element.node {
         Some(node) => read_node(node),
         // A hop that says nothing of who came to it does not know.
@@ -64,7 +61,7 @@ fn of_standard(elements: &[Element], peer: IpAddr, trusted: &[IpNet]) -> Result<
     Ok(Origin { client, hops, scheme, host: first.host.clone() })
 }
 
-fn of_usual(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Result<Origin, Refusal> {
+fn of_usual(headers: &HeaderMap, peer: Peer, trusted: &[PeerRange]) -> Result<Origin, Refusal> {
     let addresses = list(headers, &X_FORWARDED_FOR)?;
     let (client, hops) = walk(addresses.iter().rev().map(|text| read_node(text)), peer, trusted)?;
     let said_first = |name: &HeaderName| -> Result<Option<String>, Refusal> {
@@ -80,16 +77,16 @@ fn of_usual(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Result<Orig
 /// From the nearest address to the first that is not trusted.
 fn walk(
     nodes: impl Iterator<Item = Result<Option<IpAddr>, Refusal>>,
-    peer: IpAddr,
-    trusted: &[IpNet],
-) -> Result<(IpAddr, Vec<IpAddr>), Refusal> {
+    peer: Peer,
+    trusted: &[PeerRange],
+) -> Result<(Peer, Vec<Peer>), Refusal> {
     let mut hops = Vec::new();
-    let mut client = peer.to_canonical();
+    let mut client = peer;
     for node in nodes {
         let Some(address) = node? else { break };
         hops.push(client);
-        client = address;
-        if !is_trusted(address, trusted) {
+        client = SocketAddr::new(address, 0).into();
+        if !is_trusted(&client, trusted) {
             break;
         }
     }

@@ -1,10 +1,11 @@
 //! Headers at a hop: what ends here, what a client may not say, and what backends are told.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::address::Peer;
 use crate::admitted::Admitted;
 use crate::decision::folds_alike;
 use crate::hop::{is_framing, is_hop_by_hop};
@@ -68,9 +69,9 @@ pub struct Hop<'a> {
     /// What the client asked for, port included; may be empty under HTTP/1.0.
     pub authority: &'a str,
     /// The client.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Trusted hops between it and us, its own side first.
-    pub hops: &'a [IpAddr],
+    pub hops: &'a [Peer],
 }
 
 /// Turns a client's headers into those that an upstream gets: hop-by-hop headers and everything
@@ -154,9 +155,7 @@ fn remove_if(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
 }
 
 fn insert_forwarded(headers: &mut HeaderMap, hop: Hop<'_>) {
-    let ip = hop.peer.ip().to_canonical();
-    let mut addresses = ip.to_string();
-    let mut forwarded = format!("for={};proto={}", Node(ip), hop.scheme);
+    let mut forwarded = format!("for={};proto={}", Node(hop.peer), hop.scheme);
     insert_text(headers, X_FORWARDED_PROTO, hop.scheme);
     if !hop.authority.is_empty() {
         insert_text(headers, X_FORWARDED_HOST, hop.authority);
@@ -165,21 +164,27 @@ fn insert_forwarded(headers: &mut HeaderMap, hop: Hop<'_>) {
         forwarded.push('"');
     }
     for hop in hop.hops {
-        addresses.push_str(&format!(", {hop}"));
         forwarded.push_str(&format!(", for={}", Node(*hop)));
     }
-    insert_text(headers, X_FORWARDED_FOR, &addresses);
+    // What has no address cannot be named there.
+    let addresses = std::iter::once(&hop.peer).chain(hop.hops).filter_map(Peer::ip);
+    let addresses = addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(", ");
+    if !addresses.is_empty() {
+        insert_text(headers, X_FORWARDED_FOR, &addresses);
+    }
     insert_text(headers, header::FORWARDED, &forwarded);
 }
 
-/// An address as a `node`: an IPv6 address needs brackets, and those need quotes (RFC 7239, section 4).
-struct Node(IpAddr);
+/// Somebody as a `node` (RFC 7239, section 6): what has no address is "unknown", and an IPv6 address
+/// needs brackets, which need quotes.
+struct Node(Peer);
 
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V4(address) => write!(f, "{address}"),
-            IpAddr::V6(address) => write!(f, "\"[{address}]\""),
+        match self.0.ip() {
+            None => f.write_str("unknown"),
+            Some(IpAddr::V4(address)) => write!(f, "{address}"),
+            Some(IpAddr::V6(address)) => write!(f, "\"[{address}]\""),
         }
     }
 }

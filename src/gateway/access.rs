@@ -1,7 +1,6 @@
 //! The access record: one structured line a request, whatever became of it.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,6 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::access_log::{AccessLog, Format};
+use crate::address::Peer;
 use crate::body::{Body, BodyEnd, BodyOutcome};
 use crate::error::Refusal;
 use crate::forward::headers::X_REQUEST_ID;
@@ -28,7 +28,7 @@ pub(super) struct Record {
     request_id: String,
     started: Instant,
     generation: u64,
-    peer: SocketAddr,
+    peer: Peer,
     method: Method,
     uri: Uri,
     route: Option<Arc<str>>,
@@ -75,7 +75,7 @@ impl Record {
     }
 
     /// Who the client is, where a trusted hop tells.
-    pub(super) fn came_from(&mut self, client: SocketAddr) {
+    pub(super) fn came_from(&mut self, client: Peer) {
         self.peer = client;
     }
 
@@ -188,7 +188,7 @@ fn milliseconds(duration: Duration) -> f64 {
 struct Finished<'a> {
     time: String,
     request_id: &'a str,
-    peer: SocketAddr,
+    peer: Peer,
     method: &'a str,
     path: &'a str,
     status: u16,

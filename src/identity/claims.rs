@@ -1,6 +1,7 @@
 //! The claims of a token whose signature was verified.
 
 use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -8,7 +9,8 @@ use serde_json::{Map, Number, Value};
 use super::invalid;
 use crate::error::Refusal;
 
-/// What a token says (RFC 7519, section 4). One exists only where a verifier believed it.
+/// What a token says (RFC 7519, section 4). Those that [`Verifier::verify`](super::Verifier::verify)
+/// gives are believed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claims(Map<String, Value>);
 
@@ -34,6 +36,14 @@ impl Claims {
                 Err(invalid(format!("the claim `{}` of the token must be a text", path.join("."))))
             }
         }
+    }
+
+    /// Whether `exp` is over, or is not there: the rest of a token does not change with time, as its
+    /// issuer has no way to take it back (RFC 7519, section 4.1.4).
+    pub(super) fn have_expired(&self, leeway: Duration) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::MAX);
+        let end = self.0.get("exp").and_then(Value::as_f64).unwrap_or(0.0);
+        now.as_secs_f64() >= end + leeway.as_secs_f64()
     }
 
     /// All of them as JSON, for plugins.
@@ -148,6 +158,18 @@ mod tests {
         for path in [&["l"][..], &["b"], &["f"], &["x"], &["t", "x"], &["l", "0"]] {
             assert!(text(claims, path).is_err(), "{path:?}");
         }
+    }
+
+    #[test]
+    fn claims_end() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let ended = |exp: &str, leeway| {
+            read(&format!(r#"{{"exp":{exp}}}"#)).unwrap().have_expired(Duration::from_secs(leeway))
+        };
+        assert!(!ended(&(now + 60).to_string(), 0));
+        assert!(ended(&(now - 5).to_string(), 0));
+        assert!(!ended(&(now - 5).to_string(), 60));
+        assert!(ended("null", 0) && ended("\"soon\"", 0));
     }
 
     #[test]

@@ -1,15 +1,30 @@
 //! Keys of one issuer, ready to verify with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, TokenData, Validation, decode};
+use moka::future::Cache;
+use sha2::{Digest, Sha256};
 
 use super::claims::Claims;
 use crate::policy::{self, KeySet, Secret, algorithms_of};
 
-/// The keys that an issuer has now.
+/// Tokens that are remembered at most, per issuer: a few kilobytes each.
+const MAX_REMEMBERED: u64 = 10_000;
+
+/// How long a token is remembered that nobody uses.
+const REMEMBERED_IDLE: Duration = Duration::from_mins(10);
+
+/// The keys that an issuer has now, and the tokens that they have vouched for. Clients send a token
+/// with each request, and a signature costs more to verify than all the rest of a request does.
 #[derive(Debug)]
-pub(super) struct Ring(Vec<Key>);
+pub(super) struct Ring {
+    keys: Vec<Key>,
+    /// By the SHA-256 of the whole token. With other keys there is another ring, which knows none.
+    verified: Cache<[u8; 32], Arc<Claims>>,
+    leeway: Duration,
+}
 
 #[derive(Debug)]
 struct Key {
@@ -41,7 +56,7 @@ impl Ring {
             let verifies = DecodingKey::from_jwk(key).expect("a set keeps only keys that can be read");
             Some(Key { id: key.common.key_id.clone(), verifies, validation })
         });
-        Arc::new(Self(keys.collect()))
+        Self::new(keys.collect(), issuer)
     }
 
     /// One secret.
@@ -51,23 +66,40 @@ impl Ring {
             let verifies = DecodingKey::from_secret(secret.reveal().as_bytes());
             Key { id: None, verifies, validation }
         });
-        Arc::new(Self(key.into_iter().collect()))
+        Self::new(key.into_iter().collect(), issuer)
+    }
+
+    fn new(keys: Vec<Key>, issuer: &policy::Issuer) -> Arc<Self> {
+        let verified = Cache::builder().max_capacity(MAX_REMEMBERED).time_to_idle(REMEMBERED_IDLE).build();
+        Arc::new(Self { keys, verified, leeway: issuer.leeway })
     }
 
     /// The claims of a token, if one of the keys signed it and it says what it must.
-    pub(super) fn verify(
+    pub(super) async fn verify(
         &self,
         token: &str,
         algorithm: Algorithm,
         id: Option<&str>,
-    ) -> Result<Claims, Unverified> {
+    ) -> Result<Arc<Claims>, Unverified> {
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        if let Some(claims) = self.verified.get(&digest).await
+            && !claims.have_expired(self.leeway)
+        {
+            return Ok(claims);
+        }
+        let claims = Arc::new(self.verify_anew(token, algorithm, id)?);
+        self.verified.insert(digest, Arc::clone(&claims)).await;
+        Ok(claims)
+    }
+
+    fn verify_anew(&self, token: &str, algorithm: Algorithm, id: Option<&str>) -> Result<Claims, Unverified> {
         // A key without a name may be meant by any.
         let is_meant = |key: &Key| match (&key.id, id) {
             (Some(own), Some(meant)) => own == meant,
             _ => true,
         };
         let fits = |key: &&Key| key.validation.algorithms.contains(&algorithm) && is_meant(key);
-        let mut fitting = self.0.iter().filter(fits);
+        let mut fitting = self.keys.iter().filter(fits);
         let first = fitting.next().ok_or(Unverified::NoKey)?;
         if id.is_none() && fitting.clone().next().is_some() {
             return Err(Unverified::Unnamed);

@@ -72,19 +72,20 @@ impl Verifier {
     ///
     /// # Errors
     /// `token-invalid`; `keys-unavailable` where its issuer's keys are not known.
-    pub async fn verify(&self, token: &str) -> Result<Claims, Refusal> {
+    pub async fn verify(&self, token: &str) -> Result<Arc<Claims>, Refusal> {
         let heading = Heading::read(token)?;
         let (issuer, source) = self.issuer_of(token)?;
         if !issuer.algorithms.contains(&heading.algorithm) {
             return Err(invalid("the token is signed in a way that is not taken here")
                 .because(format_args!("{:?} is not among its `algorithms`", heading.algorithm)));
         }
-        let verify = |ring: &Ring| ring.verify(token, heading.algorithm, heading.key.as_deref());
-        let mut verified = verify(&*source.ring().await.ok_or_else(|| self.unavailable())?);
+        let (algorithm, key) = (heading.algorithm, heading.key.as_deref());
+        let ring = source.ring().await.ok_or_else(|| self.unavailable())?;
+        let mut verified = ring.verify(token, algorithm, key).await;
         if let (Err(Unverified::NoKey), Source::Remote(remote)) = (&verified, source)
             && let Some(ring) = remote.refreshed().await
         {
-            verified = verify(&ring);
+            verified = ring.verify(token, algorithm, key).await;
         }
         verified.map_err(|why| refuse(&why, &heading))
     }

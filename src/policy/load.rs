@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::attached::Attached;
 use super::decode::{Decode, Located, Named};
 use super::diagnostic::{Diagnostic, Diagnostics, Report};
 use super::document;
@@ -91,12 +92,11 @@ impl Loader<'_> {
         if !self.readable {
             return None;
         }
-        let resolved = resolve::resolve(&whole, tenants.as_ref(), entries, &self.sources, &mut self.report)?;
-        Some(Policy {
-            hash: self.hash(),
-            files: self.sources.iter().map(|source| source.path.clone()).collect(),
-            ..resolved
-        })
+        let attached = self.attached(&whole);
+        let (sources, report) = (&self.sources, &mut self.report);
+        let resolved = resolve::resolve(&whole, tenants.as_ref(), entries, sources, &attached, report)?;
+        let files = self.sources.iter().map(|source| &source.path).chain(attached.paths());
+        Some(Policy { hash: self.hash(&attached), files: files.cloned().collect(), ..resolved })
     }
 
     /// Reads one file and what it includes into `whole`. `named` is where it is included, and
@@ -246,8 +246,18 @@ impl Loader<'_> {
         }
     }
 
+    /// What the policy names besides its own text.
+    fn attached(&self, whole: &Whole) -> Attached {
+        let mut attached = Attached::default();
+        let listen = whole.server.iter().filter_map(|server| server.listen.as_ref());
+        for name in listen.flat_map(|many| &many.0).flat_map(document::Listener::files) {
+            attached.add(name, &self.sources, |path| self.surroundings.read(path));
+        }
+        attached
+    }
+
     /// SHA-256 over everything that the policy was made of.
-    fn hash(&self) -> String {
+    fn hash(&self, attached: &Attached) -> String {
         let mut hash = Sha256::new();
         let mut add = |text: &str| {
             hash.update((text.len() as u64).to_be_bytes());
@@ -256,6 +266,8 @@ impl Loader<'_> {
         for source in self.sources.iter() {
             add(&source.text);
         }
+        // A renewed certificate is a changed policy; its key, too, goes in through the hash only.
+        attached.texts().for_each(&mut add);
         // Values go in through the hash only: a changed password is a changed policy.
         for (name, value) in &self.interpolator.asked {
             add(name);

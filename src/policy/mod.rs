@@ -1,6 +1,7 @@
 //! The policy: the YAML document as written, and the policy as resolved. No I/O happens here.
 
 mod assertion;
+mod attached;
 mod cases;
 mod certificate;
 mod database;
@@ -13,6 +14,7 @@ mod interpolate;
 mod json;
 mod keys;
 mod leaf;
+mod listener;
 mod load;
 mod mask;
 mod plugin;
@@ -24,6 +26,7 @@ mod secret;
 mod server;
 mod source;
 mod sql;
+mod tls;
 mod upstream;
 mod word;
 mod yaml;
@@ -45,6 +48,7 @@ pub use keys::{
     Issuer, KeyOwner, KeySet, KeySetError, KeySource, KeyTable, Keys, RemoteKeys, TokenKeys, TokenPlace,
     TokenSource,
 };
+pub use listener::Listener;
 pub use load::Surroundings;
 pub use plugin::{
     Breaker, Capabilities, Capability, Instances, OnFailure, Plugin, PluginLimits, Reuse, Shadow, Signature,
@@ -57,6 +61,7 @@ pub use route::{
 pub use secret::Secret;
 pub use server::{AccessLog, Limits, Server, Timeouts};
 pub use sql::{SqlEndpoint, StatementKind};
+pub use tls::{Certificate, CertificateError, ClientAuthority, NoAuthority, Tls, TlsVersion};
 pub use upstream::{Endpoint, Upstream};
 
 /// A name that the policy's author gave: of a database, plugin, upstream or route.

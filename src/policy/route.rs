@@ -1,6 +1,5 @@
 //! Routes: a match, a tenant rule, a target.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use http::{HeaderName, Method};
 use super::{
     Assertion, CertificateRule, KeyTable, Name, Plugin, Query, Rewrite, SqlEndpoint, TokenSource, Upstream,
 };
+use crate::address::ListenAddress;
 
 /// One route.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +29,7 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteMatch {
     /// Listeners, any of them; empty means every listener.
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: Vec<ListenAddress>,
     /// Hosts, any of them; empty means every host.
     pub hosts: Vec<HostMatch>,
     /// The path.

@@ -114,6 +114,7 @@ words! {
         "ES256" => Self::ES256, "ES384" => Self::ES384, "EdDSA" => Self::EdDSA,
         "HS256" => Self::HS256, "HS384" => Self::HS384, "HS512" => Self::HS512,
     };
+    super::TlsVersion, "`\"1.2\"` or `\"1.3\"`" { "1.2" => Self::Tls12, "1.3" => Self::Tls13, };
     Scheme, "`http` or `https`" { "http" => Self::Http, "https" => Self::Https, };
     Instances, "`per-request` or `reused`" { "per-request" => Self::PerRequest, "reused" => Self::Reused, };
     OnFailure, "`deny`, `next` or `previous`" {

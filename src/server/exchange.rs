@@ -5,6 +5,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ use crate::handler::{Connection, Handler, Inbound};
 pub(super) struct Exchange<H> {
     pub(super) handler: Arc<H>,
     pub(super) settings: Arc<ServerSettings>,
+    /// Whether each response is to be its connection's last.
+    pub(super) draining: Arc<AtomicBool>,
     pub(super) connection: Connection,
     pub(super) flow: Arc<Flow>,
     pub(super) protocol: Protocol,
@@ -62,7 +65,8 @@ impl<H: Handler> Exchange<H> {
             self.handler.refuse(&refusal)
         });
         in_flight.answered();
-        if refused && self.protocol == Protocol::Http1 {
+        let is_last = refused || self.draining.load(Ordering::Relaxed);
+        if is_last && self.protocol == Protocol::Http1 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(|body| Answer { body, _in_flight: in_flight })

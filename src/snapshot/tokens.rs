@@ -79,7 +79,7 @@ impl<'r> Tokens<'r> {
             return Ok(Some(Arc::clone(claims)));
         }
         let Some(token) = source.find(head)? else { return Ok(None) };
-        let claims = Arc::new(source.verifier.verify(&token).await?);
+        let claims = source.verifier.verify(&token).await?;
         self.verified.push((source, Arc::clone(&claims)));
         Ok(Some(claims))
     }

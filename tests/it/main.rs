@@ -7,6 +7,7 @@
 mod api_keys;
 mod authors;
 mod backend_trust;
+mod client_certificates;
 mod clients;
 mod cluster;
 mod demo;
@@ -23,6 +24,7 @@ mod guests;
 mod hostile_plugins;
 mod jwt;
 mod languages;
+mod listen_tls;
 mod plugins;
 mod policy;
 mod policy_hostile;

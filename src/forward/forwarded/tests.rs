@@ -5,8 +5,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn trusted() -> Vec<IpNet> {
-    ["10.0.0.0/8", "::1/128", "fd00::/8"].map(|network| network.parse().unwrap()).into()
+fn trusted() -> Vec<PeerRange> {
+    ["10.0.0.0/8", "::1/128", "fd00::/8", "unix"].map(|range| range.parse().unwrap()).into()
+}
+
+fn hop() -> Peer {
+    SocketAddr::from(([10, 0, 0, 1], 7)).into()
 }
 
 fn read(lines: &[(&str, &str)]) -> Result<Origin, Refusal> {
@@ -14,14 +18,15 @@ fn read(lines: &[(&str, &str)]) -> Result<Origin, Refusal> {
     for (name, value) in lines {
         headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
     }
-    origin(&headers, "10.0.0.1".parse().unwrap(), &trusted())
+    origin(&headers, hop(), &trusted())
 }
 
 fn said(origin: &Origin) -> String {
-    let hops: Vec<String> = origin.hops.iter().map(ToString::to_string).collect();
+    let ip = |peer: &Peer| peer.ip().map_or("unix".into(), |ip| ip.to_string());
+    let hops: Vec<String> = origin.hops.iter().map(ip).collect();
     format!(
         "{} via {} {} {}",
-        origin.client,
+        ip(&origin.client),
         hops.join(","),
         origin.scheme.unwrap_or("-"),
         origin.host.as_deref().unwrap_or("-")
@@ -121,12 +126,13 @@ proptest! {
     #[test]
     fn a_client_cannot_talk_itself_away(written in "[ -~]{0,40}", last in any::<[u8; 4]>()) {
         let last = IpAddr::from(last);
-        prop_assume!(!is_trusted(last, &trusted()));
+        let expected = Peer::from(SocketAddr::new(last, 0));
+        prop_assume!(!is_trusted(&expected, &trusted()));
         let origin = read(&[("x-forwarded-for", &format!("{written},{last}"))]).unwrap();
-        prop_assert_eq!(origin.client, last);
+        prop_assert_eq!(origin.client, expected);
         // The standard's header has quotes: what a client leaves open refuses its own request.
         if let Ok(origin) = read(&[("forwarded", &format!("{written},for={last}"))]) {
-            prop_assert_eq!(origin.client, last);
+            prop_assert_eq!(origin.client, expected);
         }
     }
 
@@ -136,7 +142,7 @@ proptest! {
             for name in [FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO] {
                 let mut headers = HeaderMap::new();
                 headers.insert(name, value.clone());
-                let _ = origin(&headers, "10.0.0.1".parse().unwrap(), &trusted());
+                let _ = origin(&headers, hop(), &trusted());
             }
         }
     }
@@ -150,4 +156,12 @@ proptest! {
         let hosts: Vec<String> = read.into_iter().map(|element| element.host.unwrap()).collect();
         prop_assert_eq!(hosts, values);
     }
+}
+
+#[test]
+fn whoever_comes_over_a_unix_socket_can_be_a_hop() {
+    let mut headers = HeaderMap::new();
+    headers.insert(X_FORWARDED_FOR, "192.0.2.1, 10.0.0.9".parse().unwrap());
+    let origin = origin(&headers, Peer::Unix, &trusted()).unwrap();
+    assert_eq!(said(&origin), "192.0.2.1 via 10.0.0.9,unix - -");
 }

@@ -5,6 +5,7 @@ mod assertion;
 mod certificate;
 mod expectation;
 mod keys;
+mod listener;
 mod query;
 mod rewrite;
 mod route;
@@ -15,16 +16,16 @@ mod token;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::AccessLog;
 use super::decode::{Located, Named, OneOrMany, record};
 use super::leaf::{DurationOrZero, SharedKey, Size, Version};
+use crate::address::PeerRange;
 
 pub(crate) use assertion::{Assertion, AssertionKey};
 pub(crate) use certificate::ClientCertificate;
 pub(crate) use expectation::{Expect, Request, Test};
 pub(crate) use keys::{Issuer, KeyTable, Keys};
+pub(crate) use listener::{Certificate, ClientAuthority, Listener, ProxyProtocol, Tls};
 pub(crate) use query::{Param, Query};
 pub(crate) use rewrite::HeaderRules;
 pub(crate) use route::{Forward, ForwardSettings, Match, PathPattern, Presence, Resolver, Route, TenantRule};
@@ -65,10 +66,14 @@ record! {
 record! {
     /// How the process faces its clients and its operator.
     Server is "`server`";
-    /// Address or addresses of the gateway. Default `127.0.0.1:8080`.
-    listen: Option<OneOrMany<Located<SocketAddr>>>,
+    /// Where the gateway listens: an address, or one with its settings, or a list of them. Default
+    /// `127.0.0.1:8080`.
+    listen: Option<OneOrMany<Listener>>,
     /// Address of the admin listener. Default `127.0.0.1:9901`.
     admin: Option<Located<SocketAddr>>,
+    /// Whether a successor may bind the same addresses while this process still has them, for a
+    /// restart without a gap. Default false.
+    reuse_port: Option<Located<bool>>,
     /// Size limits.
     limits: Option<Limits>,
     /// Timeouts.
@@ -80,8 +85,9 @@ record! {
     /// `{ file: assertion.pem }`. Of several the first one signs, and all are published. Default: a
     /// key of this process's own, which ends with it.
     assertion_key: Option<OneOrMany<AssertionKey>>,
-    /// Networks whose `Forwarded` and `X-Forwarded-*` are believed. Default: none.
-    trusted_proxies: Option<Vec<Located<IpNet>>>,
+    /// Networks whose `Forwarded` and `X-Forwarded-*` are believed, and `unix` for whoever comes over
+    /// a Unix socket. Default: none.
+    trusted_proxies: Option<Vec<Located<PeerRange>>>,
     /// Whether they may also say for which host a request is. Default false: only `Host` does.
     forwarded_host: Option<Located<bool>>,
     /// Whether one record a request is written to the log: `on` (default) or `off`.
@@ -101,11 +107,15 @@ record! {
     query_body_bytes: Option<Located<Size>>,
     /// Open client connections. Default 10000.
     connections: Option<Located<u32>>,
+    /// TLS handshakes under way at a time. Default 1000.
+    handshakes: Option<Located<u32>>,
 }
 
 record! {
     /// Timeouts towards clients.
     Timeouts is "`timeouts`";
+    /// Until a PROXY header and a TLS handshake are complete. Default 10s.
+    handshake: Option<Located<Duration>>,
     /// Until a request's header section is complete. Default 10s.
     header_read: Option<Located<Duration>>,
     /// Between two pieces of a request body. Default 30s.
@@ -120,9 +130,15 @@ record! {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::assertion::{Assertion, AssertionKeyFile};
+    use super::certificate::CertificateSettings;
+    use super::keys::{Issuer, Issuers, KeyEntry, KeyTable};
+    use super::listener::{Certificate, ClientAuthority, ListenerSettings, ProxyProtocol, Tls};
     use super::query::Param;
-    use super::route::{Extent, Resolver, Several};
+    use super::rewrite::HeaderRules;
+    use super::route::{Extent, ForwardSettings, Resolver, Several};
     use super::sources::{Plugin, PluginLimits, Pool, Table, TenantEntry, TenantFile};
+    use super::token::{ApiKey, JwtClaim, TokenSource};
     use super::{
         Database, Expect, Limits, Match, Policy, Query, Request, Route, Server, Tenants, Test, Timeouts,
         Upstream,
@@ -144,6 +160,11 @@ mod tests {
         keys_agree!(
             Policy,
             Server,
+            ListenerSettings,
+            Tls,
+            Certificate,
+            ClientAuthority,
+            ProxyProtocol,
             Limits,
             Timeouts,
             Database,
@@ -160,6 +181,18 @@ mod tests {
             Extent,
             Several,
             Resolver,
+            ForwardSettings,
+            HeaderRules,
+            Assertion,
+            AssertionKeyFile,
+            JwtClaim,
+            ApiKey,
+            CertificateSettings,
+            TokenSource,
+            Issuer,
+            Issuers,
+            KeyTable,
+            KeyEntry,
             Query,
             Param,
             Test,

@@ -1,13 +1,13 @@
 //! Routes as written: a match, a tenant rule, a target.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{ApiKey, Assertion, ClientCertificate, HeaderRules, JwtClaim, Query, Sql, Verify};
+use crate::address::ListenAddress;
 use crate::policy::decode::{Decode, Located, Named, NonEmpty, OneOrMany, Required, expected, record};
 use crate::policy::diagnostic::Report;
 use crate::policy::word::ConnectionStringPart;
@@ -81,7 +81,7 @@ record! {
     /// Which requests a route takes: all that is given must match.
     Match is "`match`";
     /// A listener or listeners of `server.listen`: requests that came in elsewhere are not taken.
-    listener: Option<OneOrMany<Located<SocketAddr>>>,
+    listener: Option<OneOrMany<Located<ListenAddress>>>,
     /// A host or hosts: `app.example.com`, `*.example.com`.
     host: Option<OneOrMany<Located<String>>>,
     /// A path: for `forward` with everything below it, for `query` as a whole.

@@ -4,8 +4,6 @@ use std::time::SystemTime;
 
 use http::Uri;
 use http::uri::Scheme;
-use ipnet::IpNet;
-use schemars::{Schema, json_schema};
 
 use crate::policy::decode::{Leaf, Unreadable};
 use crate::policy::yaml::Scalar;
@@ -57,19 +55,5 @@ impl Leaf for Instant {
 
     fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
         humantime::parse_rfc3339(scalar.text.trim()).map(Self).map_err(|_| Unreadable::Kind)
-    }
-}
-
-impl Leaf for IpNet {
-    const EXPECTED: &'static str = "an address or network such as `10.0.0.0/8` or `::1`";
-
-    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
-        let text = scalar.text.trim();
-        let one = || text.parse::<std::net::IpAddr>().map(Self::from);
-        text.parse().or_else(|_| one()).map_err(|_| Unreadable::Kind)
-    }
-
-    fn schema() -> Schema {
-        json_schema!({ "type": "string", "examples": ["10.0.0.0/8", "::1"] })
     }
 }

@@ -5,6 +5,7 @@ mod assertion;
 mod certificate;
 mod expectations;
 mod keys;
+mod listeners;
 mod matching;
 mod plugins;
 mod queries;
@@ -18,17 +19,17 @@ mod tenants;
 mod unused;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use super::attached::Attached;
 use super::decode::Located;
 use super::diagnostic::Report;
 use super::document;
 use super::load::Whole;
 use super::source::Sources;
-use super::{Database, Excerpt, Keys, Name, Places, Plugin, Policy, Upstream};
+use super::{Database, Excerpt, Keys, Listener, Name, Places, Plugin, Policy, Upstream};
 
 /// Names that can be referred to; `None` stands for one whose definition is broken, and was
 /// reported there.
@@ -60,7 +61,7 @@ impl<T> Names<T> {
 
 /// Everything that routes refer to.
 pub(crate) struct Scope {
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listener>,
     databases: Names<Database>,
     keys: Names<Keys>,
     plugins: Names<Plugin>,
@@ -74,9 +75,10 @@ pub(crate) fn resolve(
     tenants: Option<&document::Tenants>,
     entries: Vec<document::TenantEntry>,
     sources: &Sources,
+    attached: &Attached,
     report: &mut Report,
 ) -> Option<Policy> {
-    let server = settings::server(whole.server.as_ref(), sources, report);
+    let server = settings::server(whole.server.as_ref(), sources, attached, report);
     let scope = Scope {
         listen: server.listen.clone(),
         databases: settings::databases(&whole.databases, report),

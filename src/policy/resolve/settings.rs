@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
+use super::listeners::listeners;
 use super::{Names, assertion, or};
+use crate::address::PeerRange;
+use crate::policy::attached::Attached;
 use crate::policy::decode::{Located, Named, shorten};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
@@ -18,14 +19,20 @@ use crate::policy::{
 };
 
 /// The gateway's address where none is given.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+pub(super) const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// The admin listener's address where none is given.
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
 
 /// As long as what the key's hash makes of it (RFC 7518, section 3.2).
 const MIN_TICKET_KEY_BYTES: usize = 32;
 
-pub(super) fn server(written: Option<&document::Server>, sources: &Sources, report: &mut Report) -> Server {
+pub(super) fn server(
+    written: Option<&document::Server>,
+    sources: &Sources,
+    attached: &Attached,
+    report: &mut Report,
+) -> Server {
     let listen = written.and_then(|server| server.listen.as_ref());
     let admin = written.and_then(|server| server.admin.as_ref());
     if let Some(admin) = admin
@@ -38,21 +45,10 @@ pub(super) fn server(written: Option<&document::Server>, sources: &Sources, repo
             )
             .help("it shows routes, tenants and metrics to everyone who reaches it: `127.0.0.1` is safer");
     }
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    for one in listen.iter().flat_map(|many| &many.0) {
-        // Port 0 asks for any free port, and may be asked for several times.
-        if one.value.port() != 0
-            && (addresses.contains(&one.value) || Some(one.value) == admin.map(|admin| admin.value))
-        {
-            report
-                .error(one.place, format!("the address `{}` is used twice", one.shown()))
-                .help("give each listener its own port");
-        }
-        addresses.push(one.value);
-    }
     Server {
-        listen: if addresses.is_empty() { vec![DEFAULT_LISTEN] } else { addresses },
+        listen: listeners(listen, admin, attached, report),
         admin: or(admin, DEFAULT_ADMIN),
+        reuse_port: or(written.and_then(|server| server.reuse_port.as_ref()), false),
         limits: limits(written.and_then(|server| server.limits.as_ref())),
         timeouts: timeouts(written.and_then(|server| server.timeouts.as_ref())),
         ticket_key: ticket_key(written.and_then(|server| server.ticket_key.as_ref()), report),
@@ -63,17 +59,17 @@ pub(super) fn server(written: Option<&document::Server>, sources: &Sources, repo
     }
 }
 
-fn trusted_proxies(written: Option<&document::Server>, report: &mut Report) -> Vec<IpNet> {
-    let networks = written.and_then(|server| server.trusted_proxies.as_ref());
-    for network in networks.into_iter().flatten().filter(|network| network.value.prefix_len() == 0) {
-        report
-            .error(
-                network.place,
-                format!("`{}` trusts everybody: any client could name its address", network.shown()),
-            )
-            .help("name the networks that your load balancers are in");
-    }
-    networks.into_iter().flatten().map(|network| network.value.trunc()).collect()
+fn trusted_proxies(written: Option<&document::Server>, report: &mut Report) -> Vec<PeerRange> {
+    let ranges = written.and_then(|server| server.trusted_proxies.as_ref()).into_iter().flatten();
+    let trusted = ranges.map(|range| {
+        if range.value.is_everyone() {
+            let message =
+                format!("`{}` trusts everybody: any client could choose its address", range.shown());
+            report.error(range.place, message).help("name the networks that your load balancers are in");
+        }
+        range.value.clone()
+    });
+    trusted.collect()
 }
 
 fn ticket_key(written: Option<&Located<SharedKey>>, report: &mut Report) -> Option<Secret> {
@@ -95,6 +91,7 @@ fn limits(written: Option<&document::Limits>) -> Limits {
         body_bytes: written.body_bytes.as_ref().map_or(default.body_bytes, |size| size.value.0),
         query_body_bytes: size(written.query_body_bytes.as_ref(), default.query_body_bytes),
         connections: count(written.connections.as_ref(), default.connections),
+        handshakes: count(written.handshakes.as_ref(), default.handshakes),
     }
 }
 
@@ -102,6 +99,7 @@ fn timeouts(written: Option<&document::Timeouts>) -> Timeouts {
     let default = Timeouts::default();
     let Some(written) = written else { return default };
     Timeouts {
+        handshake: or(written.handshake.as_ref(), default.handshake),
         header_read: or(written.header_read.as_ref(), default.header_read),
         body_idle: or(written.body_idle.as_ref(), default.body_idle),
         keep_alive: or(written.keep_alive.as_ref(), default.keep_alive),

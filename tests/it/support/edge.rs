@@ -83,7 +83,7 @@ impl Edge {
         let metrics = Metrics::new();
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(serve(
-            vec![listener],
+            vec![listener.into()],
             settings,
             Arc::new(handler),
             Arc::clone(&metrics),

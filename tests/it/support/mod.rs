@@ -8,4 +8,5 @@ pub mod postgres;
 pub mod raw_client;
 pub mod raw_upstream;
 pub mod tenant_fixture;
+pub mod tls;
 pub mod toll;

@@ -57,7 +57,7 @@ fn request() -> Arc<RequestHead> {
         host: "app.example.com".into(),
         uri: "/api/buildings?q=tower&limit=50".parse().unwrap(),
         headers,
-        peer: ([192, 0, 2, 1], 40_000).into(),
+        peer: innkeeper::address::Peer::Ip(([192, 0, 2, 1], 40_000).into()),
         ..RequestHead::default()
     })
 }

@@ -35,7 +35,7 @@ use crate::reload::{Reloader, Trigger};
 use crate::telemetry::Metrics;
 use crate::underway::Underway;
 
-use answer::{Problem, open_metrics, text};
+use answer::{Problem, document, open_metrics, text};
 use call::Call;
 
 /// An operator's client is on the same machine: it has no reason to be slow.
@@ -115,6 +115,9 @@ const SURFACE: &[Entry] = &[
     ),
     Entry::new("DELETE", "/overrides/{id}", "end an override that was given here", |admin, call| {
         Box::pin(overrides::end(&admin.reloader, call))
+    }),
+    Entry::new("GET", "/.well-known/jwks.json", "the public keys of assertions to backends", |admin, _| {
+        Box::pin(async { Ok(document(&admin.reloader.store().load().assertion_keys().key_set())) })
     }),
     Entry::new("GET", "/plugins", "every plugin: its version, calls and failures", |admin, _| {
         Box::pin(plugins::list(&admin.reloader))

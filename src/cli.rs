@@ -5,10 +5,12 @@ pub mod completions;
 pub mod demo;
 pub mod doctor;
 pub mod explain;
+pub mod key;
 pub mod log;
 pub mod plugin;
 pub mod schema;
 pub mod serve;
+mod systemd;
 
 use std::process::ExitCode;
 
@@ -43,6 +45,8 @@ enum Command {
     Demo(demo::Args),
     /// Begin, build, check, test and sign plugins.
     Plugin(plugin::Args),
+    /// Make API keys, and show the public keys of assertions.
+    Key(key::Args),
     /// Print the JSON Schema of the policy, for editors.
     Schema,
     /// Print completions for a shell.
@@ -65,6 +69,7 @@ pub fn run() -> ExitCode {
             Command::Doctor(args) => doctor::run(args).await,
             Command::Demo(args) => demo::run(args, &log).await,
             Command::Plugin(args) => plugin::run(&args).await,
+            Command::Key(args) => key::run(args),
             Command::Schema => schema::run(),
             Command::Completions(args) => completions::run(&args),
         }

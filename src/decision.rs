@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
+use crate::address::{ListenAddress, Peer};
+use crate::client_certificate::ClientCertificate;
 use crate::error::{Code, Refusal};
 use crate::tenant::{Tenant, TenantId};
 
@@ -26,10 +28,14 @@ pub struct RequestHead {
     pub uri: Uri,
     /// Every header, forgeable ones included.
     pub headers: HeaderMap,
-    /// The other end of the connection.
-    pub peer: SocketAddr,
+    /// The client: the other end of the connection, or whom a trusted hop tells, then with port 0.
+    pub peer: Peer,
+    /// Trusted hops between the client and us, its own side first; empty where it connected itself.
+    pub hops: Vec<Peer>,
     /// Our end of it: which listener took the request.
-    pub local: SocketAddr,
+    pub local: ListenAddress,
+    /// Whom the client proved to be in the TLS handshake, where it did.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
     /// The verified claims of its token as JSON, where the route verifies one.
     pub claims: Option<Arc<str>>,
 }
@@ -45,8 +51,10 @@ impl Default for RequestHead {
             uri: Uri::from_static("/"),
             headers: HeaderMap::new(),
             // A documentation address (RFC 5737): no rule can mean it.
-            peer: ([192, 0, 2, 1], 0).into(),
-            local: ([192, 0, 2, 2], 0).into(),
+            peer: SocketAddr::from(([192, 0, 2, 1], 0)).into(),
+            hops: Vec::new(),
+            local: SocketAddr::from(([192, 0, 2, 2], 0)).into(),
+            client_certificate: None,
             claims: None,
         }
     }

@@ -19,6 +19,8 @@ pub enum Code {
     TenantAmbiguous,
     /// The directory does not know the tenant.
     TenantUnknown,
+    /// A token or key that came with the request is not valid.
+    TokenInvalid,
     /// The tenant is suspended.
     TenantSuspended,
     /// The tenant is held for a moment.
@@ -37,6 +39,8 @@ pub enum Code {
     PluginFailed,
     /// The directory cannot be read.
     DirectoryUnavailable,
+    /// The keys that tokens are verified with are not known.
+    KeysUnavailable,
     /// The upstream cannot be reached, or broke off.
     UpstreamUnreachable,
     /// The upstream took too long.
@@ -92,6 +96,7 @@ impl Code {
                 ("tenant-ambiguous", S::BAD_REQUEST, "The request names more than one tenant", B::Client)
             }
             Self::TenantUnknown => ("tenant-unknown", S::NOT_FOUND, "No such tenant", B::Client),
+            Self::TokenInvalid => ("token-invalid", S::UNAUTHORIZED, "The token is not valid", B::Client),
             Self::TenantSuspended => ("tenant-suspended", S::FORBIDDEN, "The tenant is suspended", B::Client),
             Self::TenantHeld => {
                 ("tenant-held", S::SERVICE_UNAVAILABLE, "The tenant is held for a moment", B::Policy)
@@ -116,6 +121,9 @@ impl Code {
                 "The tenant cannot be looked up now",
                 B::Database,
             ),
+            Self::KeysUnavailable => {
+                ("keys-unavailable", S::SERVICE_UNAVAILABLE, "Tokens cannot be verified now", B::Issuer)
+            }
             Self::UpstreamUnreachable => {
                 ("upstream-unreachable", S::BAD_GATEWAY, "The upstream cannot be reached", B::Upstream)
             }
@@ -153,6 +161,8 @@ pub enum Blame {
     Policy,
     /// A plugin's author.
     Plugin,
+    /// Whoever issues tokens and publishes the keys for them.
+    Issuer,
     /// The application behind us.
     Upstream,
     /// PostgreSQL, or the way to it.
@@ -168,6 +178,7 @@ impl Blame {
             Self::Client => "client",
             Self::Policy => "policy",
             Self::Plugin => "plugin",
+            Self::Issuer => "issuer",
             Self::Upstream => "upstream",
             Self::Database => "database",
             Self::Us => "innkeeper",

@@ -8,6 +8,7 @@ mod forward;
 mod grpc;
 mod mirror;
 mod ndjson;
+mod origin;
 mod problem;
 mod query;
 pub mod sanitise;
@@ -70,16 +71,21 @@ impl Gateway {
         let wish = inbound.upgrade;
         let (parts, body) = inbound.request.into_parts();
         let authority = sanitise::inspect(&parts)?;
+        connection.serves(&authority.host)?;
+        let origin = origin::believe(&parts.headers, authority, connection, &snapshot.policy().server)?;
+        record.came_from(origin.client);
         let head = Arc::new(RequestHead {
             method: parts.method,
-            scheme: connection.scheme,
-            authority: authority.written,
-            host: authority.host,
+            scheme: origin.scheme,
+            authority: origin.authority.written,
+            host: origin.authority.host,
             uri: parts.uri,
             headers: parts.headers,
-            peer: connection.peer,
-            local: connection.local,
-            // No route verifies tokens yet.
+            peer: origin.client,
+            hops: origin.hops,
+            local: connection.local.clone(),
+            client_certificate: connection.client_certificate.clone(),
+            // Those of its token are told to plugins, after it was verified.
             claims: None,
         });
 
@@ -131,7 +137,8 @@ impl Gateway {
             }
             Target::Forward(target) => {
                 let outbound = forward::Outbound { head, body, switch };
-                forward::run(target, &caller, snapshot, outbound, record, &self.metrics).await
+                forward::run(target, &matched.captures, &caller, snapshot, outbound, record, &self.metrics)
+                    .await
             }
         };
         answered.map(|response| caller.answer(response))

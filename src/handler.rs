@@ -1,23 +1,45 @@
 //! What stands between the server, which reads requests, and whoever answers them.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 
+use crate::address::{ListenAddress, Peer};
 use crate::body::Body;
-use crate::error::Refusal;
+use crate::client_certificate::ClientCertificate;
+use crate::error::{Code, Refusal};
+use crate::server_names::ServerNames;
 use crate::upgrade::Wish;
 
 /// A client's connection.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    /// The other end.
-    pub peer: SocketAddr,
+    /// The other end: who a trusted hop says it is, where one spoke for it (PROXY protocol).
+    pub peer: Peer,
     /// Our end.
-    pub local: SocketAddr,
+    pub local: ListenAddress,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// Whom the client proved to be, where the listener asks for a certificate and it gave one.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
+    /// The hosts that our certificate on this connection speaks for, where the listener asks clients
+    /// for theirs: other hosts are refused here, as who the client is was settled for these.
+    pub names: Option<Arc<ServerNames>>,
+}
+
+impl Connection {
+    /// Whether a request for `host`, in lower case, may be answered here.
+    ///
+    /// # Errors
+    /// `request-invalid` with the status 421 (RFC 9110, section 15.5.20).
+    pub fn serves(&self, host: &str) -> Result<(), Refusal> {
+        if self.names.as_ref().is_none_or(|names| names.cover(host)) {
+            return Ok(());
+        }
+        let detail = "this connection was made for another host: make a new one for this";
+        Err(Refusal::new(Code::RequestInvalid, detail).with_status(StatusCode::MISDIRECTED_REQUEST))
+    }
 }
 
 /// A request as it came in, and whether its framing may be trusted.

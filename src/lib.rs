@@ -5,13 +5,17 @@
 //! (`docs/architecture.md`, kept true by `tests/tidy.rs`).
 
 // Floor 0: names, decisions, proofs, errors.
+pub mod address;
 pub mod admitted;
 pub mod body;
+pub mod client_certificate;
 pub mod decision;
 pub mod error;
 pub mod fairness;
 pub mod handler;
+pub mod hop;
 pub mod log_filter;
+pub mod server_names;
 pub mod telemetry;
 pub mod tenant;
 pub mod trace;
@@ -24,6 +28,7 @@ pub mod policy;
 // Floor 2: siblings that do not know each other.
 pub mod directory;
 pub mod forward;
+pub mod identity;
 pub mod otlp;
 pub mod plugin;
 pub mod sql;

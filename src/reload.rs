@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::plugin::TrialState;
-use crate::policy::{Diagnostics, Name, Policy};
+use crate::policy::{self, Diagnostics, Name, Policy};
 use crate::snapshot::{BuildError, Builder, Built, ReplaceError, Replacement, Snapshot, SnapshotStore};
 use crate::surroundings::ProcessSurroundings;
 use crate::telemetry::{Metrics, ResultLabel};
@@ -262,9 +262,14 @@ fn files_of(policy: &Policy) -> Vec<PathBuf> {
 
 fn warn_of_restart(current: &Snapshot, next: &Snapshot) {
     let (current, next) = (&current.policy().server, &next.policy().server);
-    if current.listen != next.listen || current.admin != next.admin {
+    let places = |server: &policy::Server| -> Vec<_> {
+        server.listen.iter().map(|listener| (listener.address.to_string(), listener.mode)).collect()
+    };
+    let is_moved = places(current) != places(next)
+        || (current.admin, current.reuse_port) != (next.admin, next.reuse_port);
+    if is_moved {
         tracing::warn!(
-            listen = ?next.listen,
+            listen = ?next.listen.iter().map(|listener| listener.address.to_string()).collect::<Vec<_>>(),
             admin = %next.admin,
             "the listeners changed: this needs a restart, the old addresses stay bound"
         );

@@ -5,26 +5,33 @@ mod connection;
 mod exchange;
 mod flow;
 pub mod framing;
+mod greeting;
+mod listener;
 mod patience;
+pub mod proxy_protocol;
 pub mod reason;
 mod switch;
+mod tls;
+mod transport;
 mod tunnel;
 mod wire;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::connection::ConnectionTask;
-use crate::handler::{Connection, Handler};
+use self::listener::{Accepted, Terms};
+use crate::handler::Handler;
 use crate::policy::{Limits, Timeouts};
 use crate::telemetry::Metrics;
+
+pub use listener::{Listener, Successor, TermsHandle};
 
 /// First pause after the machine could not give us a connection (no file descriptor, no memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -47,11 +54,12 @@ pub struct Drained {
     pub cut_off: usize,
 }
 
-/// Serves until `shutdown` is cancelled, then drains: no new connection, `Connection: close` and
-/// GOAWAY on the open ones, what is in flight finishes, and what has not finished within the drain
-/// time is cut off. Dropping the future cuts everything off at once.
+/// Serves until `shutdown` is cancelled, then drains: no new connection but those that the kernel
+/// has made already, `Connection: close` and GOAWAY on the open ones, what is in flight finishes,
+/// and what has not finished within the drain time is cut off. Dropping the future cuts everything
+/// off at once.
 pub async fn serve<H: Handler>(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     settings: ServerSettings,
     handler: Arc<H>,
     metrics: Arc<Metrics>,
@@ -61,12 +69,13 @@ pub async fn serve<H: Handler>(
     let _abort_on_drop = abort.clone().drop_guard();
     let drain = settings.timeouts.drain;
     let shared = Arc::new(Shared {
-        // The semaphore cannot count further; nor has any machine as many descriptors.
-        places: Arc::new(Semaphore::new(settings.limits.connections.min(Semaphore::MAX_PERMITS))),
+        places: places(settings.limits.connections),
+        handshakes: places(settings.limits.handshakes),
         settings: Arc::new(settings),
         handler,
         metrics,
         shutdown: shutdown.clone(),
+        draining: Arc::default(),
         abort: abort.clone(),
         tasks: TaskTracker::new(),
         cut_off: AtomicUsize::new(0),
@@ -76,11 +85,17 @@ pub async fn serve<H: Handler>(
     }
     shared.tasks.close();
     shutdown.cancelled().await;
+    shared.draining.store(true, Ordering::Relaxed);
     if tokio::time::timeout(drain, shared.tasks.wait()).await.is_err() {
         abort.cancel();
         shared.tasks.wait().await;
     }
     Drained { cut_off: shared.cut_off.load(Ordering::Relaxed) }
+}
+
+fn places(limit: usize) -> Arc<Semaphore> {
+    // The semaphore cannot count further; nor has any machine as many descriptors.
+    Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)))
 }
 
 /// What the connections of one server share.
@@ -89,13 +104,23 @@ struct Shared<H> {
     handler: Arc<H>,
     metrics: Arc<Metrics>,
     places: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
     shutdown: CancellationToken,
+    /// What `shutdown` says, for those who ask at each request.
+    draining: Arc<AtomicBool>,
     abort: CancellationToken,
     tasks: TaskTracker,
     cut_off: AtomicUsize,
 }
 
-async fn accept<H: Handler>(listener: TcpListener, shared: Arc<Shared<H>>) {
+impl<H: Handler> Shared<H> {
+    fn begin(self: &Arc<Self>, accepted: Accepted, terms: Arc<Terms>, place: OwnedSemaphorePermit) {
+        let task = ConnectionTask { accepted, terms, shared: Arc::clone(self), _place: place };
+        self.tasks.spawn(task.run());
+    }
+}
+
+async fn accept<H: Handler>(listener: Listener, shared: Arc<Shared<H>>) {
     let mut pause = ACCEPT_PAUSE;
     loop {
         // A place first: a client over the limit waits in the kernel's queue, and finds no
@@ -107,14 +132,13 @@ async fn accept<H: Handler>(listener: TcpListener, shared: Arc<Shared<H>>) {
                 (place, listener.accept().await)
             })
             .await;
-        let Some((place, accepted)) = accepted else { return };
+        let Some((place, accepted)) = accepted else { break };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok(Some(accepted)) => {
                 pause = ACCEPT_PAUSE;
-                let Some(connection) = describe(&stream, peer) else { continue };
-                let task = ConnectionTask { stream, connection, shared: Arc::clone(&shared), _place: place };
-                shared.tasks.spawn(task.run());
+                shared.begin(accepted, listener.current_terms(), place);
             }
+            Ok(None) => {}
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, ?pause, "cannot accept a connection");
@@ -123,12 +147,12 @@ async fn accept<H: Handler>(listener: TcpListener, shared: Arc<Shared<H>>) {
             }
         }
     }
-}
-
-/// None where the client has gone already.
-fn describe(stream: &TcpStream, peer: std::net::SocketAddr) -> Option<Connection> {
-    stream.set_nodelay(true).ok()?;
-    Some(Connection { peer, local: stream.local_addr().ok()?, scheme: "http" })
+    let terms = listener.current_terms();
+    for accepted in listener.close().await {
+        // Over the limit there is nobody else who could serve it.
+        let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else { break };
+        shared.begin(accepted, Arc::clone(&terms), place);
+    }
 }
 
 /// Whether the next connection may well be accepted.

@@ -1,32 +1,42 @@
 //! A whole sidecar in one value: what `serve` runs, and what another program can embed.
 
+mod sockets;
+mod terms;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::address::ListenAddress;
 use crate::admin::Admin;
 use crate::gateway::{AccessLog, Gateway};
 use crate::log_filter::LogFilter;
 use crate::plugin::{HostSettings, PluginHost};
 use crate::policy;
 use crate::reload::{ReloadError, Reloader, Trigger, Watcher};
-use crate::server::{self, Drained};
+use crate::server::{self, Drained, Listener};
 use crate::snapshot::Builder;
 use crate::telemetry::Metrics;
 use crate::underway::Underway;
+
+use sockets::{Binder, SocketPath};
+use terms::Terms;
+
+pub use sockets::Inherited;
 
 /// What a sidecar is started with.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The policy's main file.
     pub policy: PathBuf,
-    /// Addresses of the gateway; empty means those of the policy. Port 0 picks a free one.
-    pub listen: Vec<SocketAddr>,
+    /// Addresses of the gateway; empty means those of the policy. Port 0 picks a free one. The first
+    /// takes the place of the policy's first, with its TLS and all, and so on; what is more takes the
+    /// settings of the policy's last.
+    pub listen: Vec<ListenAddress>,
     /// Address of the admin listener, in place of the policy's.
     pub admin: Option<SocketAddr>,
     /// A directory of our own where compiled plugins are kept for the next start, if any.
@@ -60,15 +70,20 @@ pub enum StartError {
     #[error("cannot listen on {address}: {error}")]
     Bind {
         /// The address.
-        address: SocketAddr,
+        address: ListenAddress,
         /// Why not.
         error: io::Error,
     },
+    /// A socket was given to us that the policy does not know.
+    #[error(
+        "a socket at {0} was handed over (LISTEN_FDS) and nothing listens there: add it to `server.listen`"
+    )]
+    Unclaimed(ListenAddress),
 }
 
 /// A running sidecar: the gateway, the admin listener and the watcher. All end when it is dropped.
 pub struct Sidecar {
-    /// Addresses of the gateway, as the system gave them.
+    /// TCP addresses of the gateway, as the system gave them.
     pub addresses: Vec<SocketAddr>,
     /// Address of the admin listener, as the system gave it.
     pub admin_address: SocketAddr,
@@ -84,6 +99,9 @@ pub struct Sidecar {
     admin_server: AbortOnDropHandle<()>,
     watcher: AbortOnDropHandle<()>,
     _promoter: AbortOnDropHandle<()>,
+    _terms: AbortOnDropHandle<()>,
+    reuse_port: bool,
+    _paths: Vec<SocketPath>,
 }
 
 impl Sidecar {
@@ -92,6 +110,19 @@ impl Sidecar {
     /// # Errors
     /// What is wrong with the policy, or the address that cannot be bound.
     pub async fn start(settings: Settings, logs: impl Into<Logs>) -> Result<Self, StartError> {
+        Self::start_on(Inherited::default(), settings, logs).await
+    }
+
+    /// The same on sockets that were given to this process, where their addresses are the policy's.
+    ///
+    /// # Errors
+    /// What is wrong with the policy, the address that cannot be bound, or the socket that the policy
+    /// does not know.
+    pub async fn start_on(
+        inherited: Inherited,
+        settings: Settings,
+        logs: impl Into<Logs>,
+    ) -> Result<Self, StartError> {
         let Logs { access, filter } = logs.into();
         let metrics = Metrics::new();
         let host = PluginHost::new(HostSettings { cache: settings.cache, ..HostSettings::default() })
@@ -101,14 +132,23 @@ impl Sidecar {
         let snapshot = reloader.store().load();
         let server = &snapshot.policy().server;
 
-        let wanted = if settings.listen.is_empty() { &server.listen } else { &settings.listen };
-        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-        for address in wanted {
-            let (listener, address) = bind(*address).await?;
+        let mut binder = Binder::new(inherited, server.reuse_port);
+        let mut terms = Terms::default();
+        let mut listeners = Vec::new();
+        for (wanted, of_policy) in wanted(&settings.listen, &server.listen) {
+            let listener = binder.gateway(&wanted)?;
+            tracing::info!(address = %listener.address(), tls = wanted.tls.is_some(), "the gateway listens");
+            terms.add(of_policy, listener.terms());
             listeners.push(listener);
-            addresses.push(address);
         }
-        let (admin_listener, admin_address) = bind(settings.admin.unwrap_or(server.admin)).await?;
+        let tcp = |listener: &Listener| match listener.address() {
+            ListenAddress::Tcp(address) => Some(*address),
+            ListenAddress::Unix(_) => None,
+        };
+        let addresses = listeners.iter().filter_map(tcp).collect();
+        let (admin_listener, admin_address) = binder.admin(settings.admin.unwrap_or(server.admin))?;
+        let paths = binder.finish()?;
+        let terms = terms.follow(Arc::clone(reloader.store()), Arc::clone(&metrics));
 
         let (watcher, trigger) = Watcher::new(Arc::clone(&reloader));
         let underway = Arc::new(Underway::default());
@@ -134,6 +174,9 @@ impl Sidecar {
             admin_server: spawn(Arc::clone(&admin).serve(admin_listener, admin_shutdown.clone())),
             watcher: spawn(watcher.run()),
             _promoter: spawn(Arc::clone(&reloader).promote_earned()),
+            _terms: spawn(terms),
+            reuse_port: server.reuse_port,
+            _paths: paths,
             addresses,
             admin_address,
             reloader,
@@ -143,9 +186,6 @@ impl Sidecar {
             shutdown,
             admin_shutdown,
         };
-        for address in &sidecar.addresses {
-            tracing::info!(%address, "the gateway listens");
-        }
         tracing::info!(address = %sidecar.admin_address, "the admin listener listens");
         Ok(sidecar)
     }
@@ -159,11 +199,15 @@ impl Sidecar {
     /// many requests were cut off.
     pub async fn drain(self) -> Drained {
         self.admin.set_draining();
+        if self.reuse_port {
+            // A successor has the same address: whoever asks there must reach it, and it alone.
+            self.admin_shutdown.cancel();
+        }
         self.shutdown.cancel();
         let drained = self.server.await.expect("the server task neither panics nor is aborted");
         self.watcher.abort();
+        // Else the admin listener outlives the gateway: a drain is when operators look.
         self.admin_shutdown.cancel();
-        // The admin listener outlives the gateway: a drain is when operators look.
         let _ = self.admin_server.await;
         if let Some(traces) = self.reloader.store().load().traces() {
             traces.flush().await;
@@ -180,10 +224,19 @@ fn server_settings(settings: &policy::Server) -> server::ServerSettings {
     server::ServerSettings { limits: settings.limits.clone(), timeouts: settings.timeouts.clone() }
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let bound = TcpListener::bind(address).await.and_then(|listener| {
-        let address = listener.local_addr()?;
-        Ok((listener, address))
-    });
-    bound.map_err(|error| StartError::Bind { address, error })
+/// Where to listen, each with the policy's listener whose settings hold there.
+fn wanted<'p>(
+    instead: &[ListenAddress],
+    of_policy: &'p [policy::Listener],
+) -> Vec<(policy::Listener, &'p policy::Listener)> {
+    if instead.is_empty() {
+        return of_policy.iter().map(|listener| (listener.clone(), listener)).collect();
+    }
+    let last = of_policy.last().expect("a policy has a listener");
+    let settings = of_policy.iter().chain(std::iter::repeat(last));
+    let at = |address: &ListenAddress, settings: &policy::Listener| policy::Listener {
+        address: address.clone(),
+        ..settings.clone()
+    };
+    instead.iter().zip(settings).map(|(address, settings)| (at(address, settings), settings)).collect()
 }

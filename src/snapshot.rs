@@ -13,6 +13,7 @@ mod replace;
 mod resolve;
 mod store;
 mod temporary;
+mod tokens;
 mod trail;
 mod watched;
 
@@ -26,9 +27,11 @@ use crate::body::Body;
 use crate::decision::{FindTenant, Placement, RequestHead};
 use crate::error::{Code, Refusal};
 use crate::fairness::Fairness;
+use crate::identity::{Asserter, AssertionKeys};
 use crate::otlp::Exporter;
-use crate::policy::{Action, Name, Policy, Query, SqlEndpoint};
+use crate::policy::{Action, Name, Policy, Query, Rewrite, SqlEndpoint};
 use crate::telemetry::Metrics;
+use crate::tenant::Tenant;
 use crate::ticket::Tickets;
 use crate::upgrade::Protocol;
 use crate::{forward, sql};
@@ -45,8 +48,9 @@ pub use resolve::{Resolution, ResolvedBy};
 pub use store::{LiveGenerations, SnapshotStore};
 pub use trail::{Step, Trail};
 
-use build::BoundUpstreams;
+use build::{BoundUpstreams, BoundVerifiers};
 use resolve::{Agreement, Resolver, Surroundings, resolve};
+use tokens::{TokenSource, Tokens};
 
 /// One policy generation, ready to serve. A request loads one and keeps it to its end.
 pub struct Snapshot {
@@ -60,7 +64,9 @@ pub struct Snapshot {
     directory: Arc<dyn FindTenant>,
     overrides: Arc<Overrides>,
     fairness: Arc<Fairness>,
+    verifiers: BoundVerifiers,
     tickets: Arc<Tickets>,
+    assertion_keys: Arc<AssertionKeys>,
     traces: Option<Arc<Exporter>>,
     metrics: Arc<Metrics>,
 }
@@ -69,6 +75,7 @@ pub struct Snapshot {
 pub struct Route {
     policy: Arc<crate::policy::Route>,
     tenant: TenantRule,
+    verify: Option<TokenSource>,
     target: Target,
 }
 
@@ -95,6 +102,10 @@ pub struct Forward {
     pub ticket: Option<Duration>,
     /// What a client may switch to in place of HTTP.
     pub upgrade: Vec<Protocol>,
+    /// What asserts to the backend whose request it is.
+    pub asserter: Option<Arc<Asserter>>,
+    /// What is changed of a request and its response.
+    pub rewrite: Option<Arc<Rewrite>>,
 }
 
 /// An endpoint for statements that clients write.
@@ -262,6 +273,11 @@ impl Snapshot {
         &self.databases
     }
 
+    /// What assertions to backends are signed with.
+    pub fn assertion_keys(&self) -> &AssertionKeys {
+        &self.assertion_keys
+    }
+
     /// The database of that name.
     ///
     /// # Errors
@@ -275,6 +291,16 @@ impl Snapshot {
 
     fn surroundings(&self) -> Surroundings<'_> {
         Surroundings { directory: &self.directory, tickets: &self.tickets, metrics: &self.metrics }
+    }
+}
+
+impl Caller {
+    /// The admitted tenant, if there is one.
+    pub fn tenant(&self) -> Option<&Tenant> {
+        match self {
+            Self::Tenant { admitted, .. } => Some(admitted.tenant()),
+            Self::NoTenant => None,
+        }
     }
 }
 
@@ -306,8 +332,13 @@ impl<'s> Matched<'s> {
         head: &Arc<RequestHead>,
         trail: &mut Trail,
     ) -> Result<Option<Resolution>, Refusal> {
+        let mut tokens = Tokens::default();
+        if let Some(source) = &self.route.verify {
+            tokens.require(source, head).await?;
+        }
         let TenantRule::Resolve(agreement, resolvers) = &self.route.tenant else { return Ok(None) };
-        let resolved = resolve(*agreement, resolvers, head, self.snapshot.surroundings(), trail).await;
+        let resolved =
+            resolve(*agreement, resolvers, head, tokens, self.snapshot.surroundings(), trail).await;
         resolved.or_else(|refusal| self.stand_in(refusal, head)).map(Some)
     }
 

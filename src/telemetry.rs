@@ -99,6 +99,13 @@ pub struct DatabaseLabel {
     pub database: Arc<str>,
 }
 
+/// One label: a certificate's file, as the policy writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CertificateLabel {
+    /// The file.
+    pub certificate: Arc<str>,
+}
+
 /// One label: what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ResultLabel {
@@ -172,6 +179,11 @@ pub struct Metrics {
     pub oldest_generation_age: Gauge<f64, AtomicU64>,
     /// Open client connections.
     pub connections: Gauge,
+    /// Connections that ended before their first request: `gone`, `late`, `not-announced`,
+    /// `not-tls`, `failed`.
+    pub connections_turned_away: Family<ResultLabel, Counter>,
+    /// When each certificate of the policy in force expires, seconds since 1970.
+    pub certificate_expiry: Family<CertificateLabel, Gauge>,
     /// Requests under way.
     pub requests_in_flight: Gauge,
     /// Requests of the busiest tenants, where the policy wants them.
@@ -219,6 +231,8 @@ impl Metrics {
             live_generations: Gauge::default(),
             oldest_generation_age: Gauge::default(),
             connections: Gauge::default(),
+            connections_turned_away: Family::default(),
+            certificate_expiry: Family::default(),
             requests_in_flight: Gauge::default(),
             tenants: Arc::new(TenantMetrics::new()),
             access_records_dropped: Counter::default(),
@@ -378,6 +392,16 @@ impl Metrics {
             self.oldest_generation_age.clone(),
         );
         registry.register("connections", "Open client connections", self.connections.clone());
+        registry.register(
+            "connections_turned_away",
+            "Client connections that ended before their first request",
+            self.connections_turned_away.clone(),
+        );
+        registry.register(
+            "certificate_expiry_timestamp_seconds",
+            "When a certificate of the policy expires, seconds since 1970",
+            self.certificate_expiry.clone(),
+        );
         registry.register("requests_in_flight", "Requests under way", self.requests_in_flight.clone());
         registry.register_collector(Box::new(Arc::clone(&self.tenants)));
         registry.register(

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,6 +9,7 @@ use std::time::Instant;
 
 use http::{Method, Uri};
 
+use crate::address::Peer;
 use crate::tenant::TenantId;
 
 /// As many parts of the list as keep workers from waiting for each other.
@@ -30,11 +30,12 @@ pub struct Progress {
     /// When its head was read.
     pub started: Instant,
     /// The other end of its connection.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Its method.
     pub method: Method,
     /// Its target as it came, query included.
     pub uri: Uri,
+    client: OnceLock<Peer>,
     route: OnceLock<Arc<str>>,
     tenant: OnceLock<TenantId>,
     phase: AtomicU8,
@@ -107,19 +108,25 @@ impl Underway {
 
 impl Progress {
     /// A request that begins now.
-    pub fn begin(id: String, peer: SocketAddr, method: Method, uri: Uri) -> Self {
+    pub fn begin(id: String, peer: Peer, method: Method, uri: Uri) -> Self {
         Self {
             id,
             started: Instant::now(),
             peer,
             method,
             uri,
+            client: OnceLock::new(),
             route: OnceLock::new(),
             tenant: OnceLock::new(),
             phase: AtomicU8::new(Phase::Resolving as u8),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         }
+    }
+
+    /// Who sent it: the other end of its connection, or whoever a trusted hop says was before it.
+    pub fn client(&self) -> Peer {
+        self.client.get().copied().unwrap_or(self.peer)
     }
 
     /// The route that took it.
@@ -145,6 +152,11 @@ impl Progress {
     /// Bytes of its answer that were sent so far.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Notes who sent it, where a trusted hop tells.
+    pub fn set_client(&self, client: Peer) {
+        let _ = self.client.set(client);
     }
 
     /// Notes the route. A request has one.

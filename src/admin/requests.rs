@@ -54,7 +54,7 @@ fn describe(progress: &Progress) -> Value {
         "route": progress.route(),
         "method": progress.method.as_str(),
         "path": progress.uri.path(),
-        "peer": progress.peer,
+        "peer": progress.client(),
         "received_bytes": progress.received(),
         "sent_bytes": progress.sent(),
     })

@@ -1,6 +1,5 @@
 //! `innkeeper explain`: what would become of a request, and why, without sending it.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde_json::{Value, json};
 
 use super::{OutputFormat, fail, print};
+use crate::address::ListenAddress;
 use crate::decision::RequestHead;
 use crate::error::Refusal;
 use crate::plugin::{HostSettings, PluginHost};
@@ -28,7 +28,7 @@ pub struct Args {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// The listener that the request comes in at, where a route names one.
     #[arg(long, value_name = "ADDRESS")]
-    listener: Option<SocketAddr>,
+    listener: Option<ListenAddress>,
     /// The request's method.
     #[arg(long = "request", short = 'X', default_value = "GET", value_name = "METHOD")]
     method: Method,

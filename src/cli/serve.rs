@@ -4,13 +4,15 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::fail;
 use super::log::Log;
-use crate::reload::Trigger;
-use crate::sidecar::{Settings, Sidecar};
+use super::{fail, systemd};
+use crate::address::ListenAddress;
+use crate::reload::Reloader;
+use crate::sidecar::{Inherited, Settings, Sidecar};
 
 /// Serve a policy, and reload it whenever its files change.
 #[derive(Debug, clap::Args)]
@@ -18,9 +20,11 @@ pub struct Args {
     /// The policy to serve.
     #[arg(long, short, env = "INNKEEPER_POLICY", value_name = "FILE")]
     policy: PathBuf,
-    /// Listen here instead of where the policy says; repeatable, port 0 picks a free one.
+    /// Listen here instead of where the policy says, as `127.0.0.1:8080` or `unix:/run/innkeeper.sock`;
+    /// repeatable, port 0 picks a free one. The first takes the place of the policy's first listener,
+    /// with its TLS and all, and so on.
     #[arg(long, value_name = "ADDRESS")]
-    listen: Vec<SocketAddr>,
+    listen: Vec<ListenAddress>,
     /// Put the admin listener here instead of where the policy says.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
@@ -45,18 +49,26 @@ pub async fn run(args: Args, log: &Log) -> ExitCode {
         args.cache_dir.or_else(|| default_cache(|name| std::env::var_os(name)))
     };
     let settings = Settings { policy: args.policy, listen: args.listen, admin: args.admin, cache };
-    let sidecar = match Sidecar::start(settings, access_log).await {
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => return fail(format!("cannot use a socket that was handed over (LISTEN_FDS): {error}")),
+    };
+    let sidecar = match Sidecar::start_on(inherited, settings, access_log).await {
         Ok(sidecar) => sidecar,
         Err(error) => return fail(error),
     };
-    let hangups = tokio::spawn(reload_on_hangup(sidecar.trigger()));
+    let hangups = tokio::spawn(reload_on_hangup(Arc::clone(&sidecar.reloader)));
+    let alive = tokio::spawn(systemd::keep_alive());
+    systemd::tell_ready();
     stop_signal().await;
+    systemd::tell_stopping();
     tracing::info!("draining: a second signal ends at once");
     let drained = tokio::select! {
         drained = sidecar.drain() => drained,
         () = stop_signal() => return ExitCode::FAILURE,
     };
     hangups.abort();
+    alive.abort();
     if drained.cut_off > 0 {
         tracing::warn!(cut_off = drained.cut_off, "the drain ran out of time and cut off requests");
         return ExitCode::FAILURE;
@@ -88,10 +100,13 @@ pub(crate) async fn stop_signal() {
     }
 }
 
-async fn reload_on_hangup(trigger: Trigger) {
+async fn reload_on_hangup(reloader: Arc<Reloader>) {
     let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
     while hangups.recv().await.is_some() {
-        trigger.reload();
+        systemd::tell_reloading();
+        // What became of it is in the log and on the admin listener.
+        let _ = reloader.reload().await;
+        systemd::tell_ready();
     }
 }
 

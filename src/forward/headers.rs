@@ -1,12 +1,17 @@
 //! Headers at a hop: what ends here, what a client may not say, and what backends are told.
 
-use std::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::address::Peer;
 use crate::admitted::Admitted;
 use crate::decision::folds_alike;
+use crate::hop::{is_framing, is_hop_by_hop};
 use crate::trace::{TRACEPARENT, TRACESTATE, TraceParent};
+
+pub use crate::hop::is_reserved;
 
 /// The tenant's id, as backends are told it.
 pub const X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
@@ -14,26 +19,14 @@ pub const X_TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
 pub const X_TENANT_SCHEMA: HeaderName = HeaderName::from_static("x-tenant-schema");
 /// What lets a backend run statements as the tenant of the request that it serves.
 pub const X_TENANT_TICKET: HeaderName = HeaderName::from_static("x-tenant-ticket");
+/// Whose request it is, signed.
+pub const X_TENANT_ASSERTION: HeaderName = HeaderName::from_static("x-tenant-assertion");
 /// The request's id, which the log and a problem document carry too.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// Headers that end at a hop (RFC 9110, section 7.6.1), `Expect` because we answer it, and the
-/// ones of the old ways to HTTP/2.
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "transfer-encoding",
-    "te",
-    "upgrade",
-    "expect",
-    "http2-settings",
-    "trailer",
-];
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Headers that `Connection` may not nominate away: a client could otherwise make us strip what a
 /// backend relies on to tell requests apart.
@@ -60,6 +53,8 @@ pub enum Caller<'a> {
         headers: &'a [(HeaderName, HeaderValue)],
         /// What lets the backend run statements as this tenant.
         ticket: Option<&'a HeaderValue>,
+        /// What proves to the backend whose request it is.
+        assertion: Option<&'a HeaderValue>,
     },
     /// On nobody's: the route says `tenant: none`.
     NoTenant,
@@ -72,8 +67,10 @@ pub struct Hop<'a> {
     pub scheme: &'a str,
     /// What the client asked for, port included; may be empty under HTTP/1.0.
     pub authority: &'a str,
-    /// The other end.
-    pub peer: SocketAddr,
+    /// The client.
+    pub peer: Peer,
+    /// Trusted hops between it and us, its own side first.
+    pub hops: &'a [Peer],
 }
 
 /// Turns a client's headers into those that an upstream gets: hop-by-hop headers and everything
@@ -96,7 +93,7 @@ pub fn prepare(headers: &mut HeaderMap, hop: Hop<'_>, caller: Caller<'_>, reques
     }
     insert_forwarded(headers, hop);
     insert_text(headers, X_REQUEST_ID, request_id);
-    if let Caller::Tenant { admitted, headers: added, ticket } = caller {
+    if let Caller::Tenant { admitted, headers: added, ticket, assertion } = caller {
         for (name, value) in added {
             // A plugin adds; it may not speak for us, nor change how the request is framed.
             if is_reserved(name) || is_hop_by_hop(name) || is_framing(name) {
@@ -111,6 +108,9 @@ pub fn prepare(headers: &mut HeaderMap, hop: Hop<'_>, caller: Caller<'_>, reques
         if let Some(ticket) = ticket {
             headers.insert(X_TENANT_TICKET, ticket.clone());
         }
+        if let Some(assertion) = assertion {
+            headers.insert(X_TENANT_ASSERTION, assertion.clone());
+        }
     }
 }
 
@@ -119,35 +119,6 @@ pub fn prepare(headers: &mut HeaderMap, hop: Hop<'_>, caller: Caller<'_>, reques
 pub fn clean_response(headers: &mut HeaderMap) {
     remove_nominated(headers);
     remove_if(headers, is_hop_by_hop);
-}
-
-/// Whether only we may say this, however it is spelled: a backend that folds `_`, `.` or case into
-/// `-` reads `X_Tenant.ID` as `X-Tenant-ID`.
-pub fn is_reserved(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    match name.len() {
-        // CGI hands it to programs as the variable HTTP_PROXY (CVE-2016-5385).
-        5 if name == "proxy" => true,
-        9 if folds_alike(name, "forwarded") || folds_alike(name, "x-real-ip") => true,
-        12 if folds_alike(name, "x-request-id") => true,
-        _ => {
-            starts_folded(name, "x-tenant-")
-                || starts_folded(name, "x-forwarded-")
-                || starts_folded(name, "proxy-")
-        }
-    }
-}
-
-fn starts_folded(name: &str, folded: &str) -> bool {
-    name.get(..folded.len()).is_some_and(|start| folds_alike(start, folded))
-}
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(&name.as_str())
-}
-
-fn is_framing(name: &HeaderName) -> bool {
-    folds_alike(name.as_str(), "content-length") || name == header::HOST
 }
 
 fn accepts_trailers(headers: &HeaderMap) -> bool {
@@ -183,23 +154,38 @@ fn remove_if(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
 }
 
 fn insert_forwarded(headers: &mut HeaderMap, hop: Hop<'_>) {
-    let ip = hop.peer.ip().to_canonical();
-    let address = ip.to_string();
-    // An IPv6 address and a port need quotes (RFC 7239, section 4).
-    let node = match ip {
-        IpAddr::V4(_) => address.clone(),
-        IpAddr::V6(_) => format!("\"[{address}]\""),
-    };
-    insert_text(headers, X_FORWARDED_FOR, &address);
+    let mut forwarded = format!("for={};proto={}", Node(hop.peer), hop.scheme);
     insert_text(headers, X_FORWARDED_PROTO, hop.scheme);
-    let mut forwarded = format!("for={node};proto={}", hop.scheme);
     if !hop.authority.is_empty() {
         insert_text(headers, X_FORWARDED_HOST, hop.authority);
         forwarded.push_str(";host=\"");
         forwarded.push_str(hop.authority);
         forwarded.push('"');
     }
+    for hop in hop.hops {
+        forwarded.push_str(&format!(", for={}", Node(*hop)));
+    }
+    // What has no address cannot be named there.
+    let addresses = std::iter::once(&hop.peer).chain(hop.hops).filter_map(Peer::ip);
+    let addresses = addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(", ");
+    if !addresses.is_empty() {
+        insert_text(headers, X_FORWARDED_FOR, &addresses);
+    }
     insert_text(headers, header::FORWARDED, &forwarded);
+}
+
+/// Somebody as a `node` (RFC 7239, section 6): what has no address is "unknown", and an IPv6 address
+/// needs brackets, which need quotes.
+struct Node(Peer);
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.ip() {
+            None => f.write_str("unknown"),
+            Some(IpAddr::V4(address)) => write!(f, "{address}"),
+            Some(IpAddr::V6(address)) => write!(f, "\"[{address}]\""),
+        }
+    }
 }
 
 /// Sets a header to a text of ours. Text that no header can carry removes it: a backend must not
@@ -224,7 +210,12 @@ mod tests {
         for (name, value) in lines {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        let hop = Hop { scheme: "http", authority: "app.example:8080", peer: "[::1]:5".parse().unwrap() };
+        let hop = Hop {
+            scheme: "http",
+            authority: "app.example:8080",
+            peer: "[::1]:5".parse().unwrap(),
+            hops: &[],
+        };
         prepare(&mut headers, hop, caller, "request-1");
         headers
     }
@@ -252,7 +243,7 @@ mod tests {
             (HeaderName::from_static("connection"), HeaderValue::from_static("evil")),
             (HeaderName::from_static("content-length"), HeaderValue::from_static("9")),
         ];
-        let caller = Caller::Tenant { admitted: &admitted, headers: &added, ticket: None };
+        let caller = Caller::Tenant { admitted: &admitted, headers: &added, ticket: None, assertion: None };
         let headers =
             prepared(&[("X_Tenant_ID", "evil"), ("X-Tenant-Id", "evil"), ("X_Plan", "evil")], caller);
         assert_eq!(headers["x-tenant-id"], "acme");

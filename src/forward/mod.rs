@@ -1,7 +1,9 @@
 //! Forwarding: a request goes to one of an upstream's endpoints, its response comes back, both
 //! streamed.
 
+pub mod forwarded;
 pub mod headers;
+pub mod rewrite;
 
 mod balance;
 mod connect;

@@ -125,6 +125,11 @@ impl Record {
         self.traced.as_ref().map(Traced::outgoing)
     }
 
+    /// Who the client is, where a trusted hop tells.
+    pub(super) fn came_from(&mut self, client: Peer) {
+        self.place.set_client(client);
+    }
+
     pub(super) fn matched(&mut self, matched: &Matched<'_>) {
         self.place.set_route(Arc::clone(matched.name()));
         self.target = match matched.target() {

@@ -1,7 +1,6 @@
 //! A finished request as a line of the access log: words for people, or JSON for machines.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
@@ -10,6 +9,7 @@ use serde::Serialize;
 use super::access::Record;
 use super::access_log::Format;
 use super::spans::Traced;
+use crate::address::Peer;
 use crate::error::Refusal;
 use crate::snapshot::PluginCall;
 use crate::tenant::TenantId;
@@ -47,7 +47,7 @@ impl<'a> Finished<'a> {
             time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             request_id: &record.place.id,
             trace_id: record.traced.as_ref().map(Traced::id),
-            peer: record.place.peer,
+            peer: record.place.client(),
             method: record.place.method.as_str(),
             path: record.place.uri.path(),
             status: self.status.as_u16(),
@@ -88,7 +88,7 @@ struct Fields<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
-    peer: SocketAddr,
+    peer: Peer,
     method: &'a str,
     path: &'a str,
     status: u16,

@@ -1,11 +1,11 @@
 //! The one place where a refusal becomes a response: RFC 9457 problem details.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::body::Body;
-use crate::error::Refusal;
+use crate::error::{Code, Refusal};
 
 /// The response for a refusal. It holds what helps the client, and nothing of the operator's.
 pub(super) fn response(refusal: &Refusal, request_id: &str) -> Response<Body> {
@@ -21,6 +21,10 @@ pub(super) fn respond(refusal: &Refusal, status: StatusCode, document: Map<Strin
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     // A shared cache must not serve one tenant's refusal to another.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if refusal.code() == Code::TokenInvalid {
+        // RFC 6750, section 3.1: a client knows that another token may be let in.
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""));
+    }
     if let Some(wait) = refusal.retry_after_hint() {
         // Rounded up: a client that came back a moment early would be refused again.
         let seconds = wait.as_millis().div_ceil(1000).max(1);

@@ -45,7 +45,7 @@ fn inspect_method(head: &request::Parts) -> Result<(), Refusal> {
 
 /// Refuses what one reader would normalise and another would not: the path decides routes and
 /// tenants here, and files and handlers behind us.
-fn inspect_path(path: &str) -> Result<(), Refusal> {
+pub(super) fn inspect_path(path: &str) -> Result<(), Refusal> {
     if !path.starts_with('/') {
         return Err(invalid("request target must start with `/`"));
     }
@@ -128,7 +128,11 @@ fn authority(head: &request::Parts) -> Result<Authority, Refusal> {
     }
 }
 
-fn parse(text: &str) -> Result<Authority, Refusal> {
+/// Reads host and port.
+///
+/// # Errors
+/// `request-invalid` where it is neither a name nor an address.
+pub(super) fn parse(text: &str) -> Result<Authority, Refusal> {
     let wrong = || invalid("host must be a name or an address, with a port if needed");
     if text.contains('@') {
         return Err(invalid("host must not contain user information"));

@@ -1,10 +1,9 @@
 //! Inline policy tests: a request, and what must become of it.
 
-use std::net::SocketAddr;
-
 use http::{HeaderMap, Method, Uri};
 
 use super::Excerpt;
+use crate::address::ListenAddress;
 
 /// One inline test.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +30,7 @@ pub struct SampleRequest {
     /// Headers.
     pub headers: HeaderMap,
     /// The listener that it comes in at; `None` for one that no route names.
-    pub listener: Option<SocketAddr>,
+    pub listener: Option<ListenAddress>,
 }
 
 /// What must become of a request; what is not named may be anything.

@@ -1,5 +1,7 @@
 //! How single values are spelled: numbers, durations, sizes, names.
 
+mod identity;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,7 +15,10 @@ use schemars::{Schema, json_schema};
 use super::QualifiedName;
 use super::decode::{Leaf, Unreadable};
 use super::yaml::{Scalar, ScalarKind};
+use crate::address::{ListenAddress, Peer, PeerRange};
 use crate::tenant::{RoleName, SchemaName, TenantId, TenantSchema};
+
+pub(crate) use identity::{Instant, KeySetPlace};
 
 impl Leaf for String {
     const EXPECTED: &'static str = "a text";
@@ -176,6 +181,58 @@ impl Leaf for SocketAddr {
             )));
         }
         text.parse().map_err(|_| Unreadable::Kind)
+    }
+}
+
+impl Leaf for ListenAddress {
+    const EXPECTED: &'static str =
+        "an address and port such as `127.0.0.1:8080`, or a path such as `unix:/run/innkeeper.sock`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        if scalar.text.starts_with("unix:") || scalar.text.starts_with('/') {
+            return match scalar.text.parse() {
+                Ok(address) => Ok(address),
+                Err(_) => Err(Unreadable::Rule(
+                    "a Unix socket is written with its whole path, as in `unix:/run/innkeeper.sock`".into(),
+                )),
+            };
+        }
+        SocketAddr::read(scalar).map(Self::Tcp)
+    }
+}
+
+impl Leaf for Peer {
+    const EXPECTED: &'static str = "an address and port such as `192.0.2.1:40000`, or `unix`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        scalar.text.parse().map_err(|_| Unreadable::Kind)
+    }
+}
+
+impl Leaf for PeerRange {
+    const EXPECTED: &'static str = "an address or network such as `10.0.0.0/8`, or `unix`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        scalar.text.parse().map_err(|_| Unreadable::Kind)
+    }
+}
+
+/// Permissions of a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileMode(pub u32);
+
+impl Leaf for FileMode {
+    const EXPECTED: &'static str = "permissions as `chmod` takes them, such as `\"0660\"`";
+
+    fn read(scalar: &Scalar) -> Result<Self, Unreadable> {
+        match u32::from_str_radix(&scalar.text, 8) {
+            Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
+            _ => Err(Unreadable::Kind),
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": ["string", "integer"], "pattern": "^0?[0-7]{3}$" })
     }
 }
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::attached::Attached;
 use super::decode::{Decode, Located, Named};
 use super::diagnostic::{Diagnostic, Diagnostics, Report};
 use super::document;
 use super::interpolate::Interpolator;
+use super::leaf::KeySetPlace;
 use super::source::{Place, Sources};
 use super::yaml::{self, Node, Value};
 use super::{Policy, resolve};
@@ -62,6 +64,7 @@ pub(crate) struct Whole {
     pub overrides_source: Option<document::Overrides>,
     /// The overrides, wherever they are written.
     pub overrides: Vec<document::Override>,
+    pub keys: Named<document::Keys>,
     pub plugins: Named<document::Plugin>,
     pub upstreams: Named<document::Upstream>,
     pub routes: Vec<document::Route>,
@@ -86,15 +89,20 @@ impl Loader<'_> {
         let (entries, tenants) = self.read_tenants(tenants);
         self.read_named_files(&mut whole);
         whole.overrides = self.read_overrides(whole.overrides_source.take());
+        self.read_keys(&mut whole.keys);
+        for key in whole.server.iter().flat_map(|server| &server.assertion_key).flat_map(|many| &many.0) {
+            if let document::AssertionKey::File(file) = key {
+                self.keep(&file.value, file.place, file.shown());
+            }
+        }
         if !self.readable {
             return None;
         }
-        let resolved = resolve::resolve(&whole, tenants.as_ref(), entries, &self.sources, &mut self.report)?;
-        Some(Policy {
-            hash: self.hash(),
-            files: self.sources.iter().map(|source| source.path.clone()).collect(),
-            ..resolved
-        })
+        let attached = self.attached(&whole);
+        let (sources, report) = (&self.sources, &mut self.report);
+        let resolved = resolve::resolve(&whole, tenants.as_ref(), entries, sources, &attached, report)?;
+        let files = self.sources.iter().map(|source| &source.path).chain(attached.paths());
+        Some(Policy { hash: self.hash(&attached), files: files.cloned().collect(), ..resolved })
     }
 
     /// Reads one file and what it includes into `whole`. `named` is where it is included, and
@@ -219,6 +227,36 @@ impl Loader<'_> {
         }
     }
 
+    /// Reads the files that keys are in: tables take their place, the rest is kept among the sources.
+    fn read_keys(&mut self, keys: &mut Named<document::Keys>) {
+        for keys in keys.0.iter_mut().filter_map(|(_, keys)| keys.as_mut()) {
+            match keys {
+                document::Keys::Table(table) => {
+                    if let (Some(_), Some(file)) = (&table.list, &table.file) {
+                        self.report
+                            .error(file.place, "a table of keys is either a `list` or a `file`, not both");
+                    } else if let Some(file) = &table.file {
+                        let path = self.sources.beside(file.place, &file.value);
+                        let entries = self.read(&path, Some(file));
+                        table.list = entries.and_then(|node| Vec::decode(&node, &mut self.report));
+                    }
+                }
+                document::Keys::Issuers(issuers) => {
+                    for issuer in issuers {
+                        if let Some(set) = &issuer.jwks
+                            && let KeySetPlace::File(file) = &set.value
+                        {
+                            self.keep(file, set.place, set.shown());
+                        }
+                        if let Some(ca) = &issuer.ca {
+                            self.keep(&ca.value, ca.place, ca.shown());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// The overrides that are written out, here or in a file of their own.
     fn read_overrides(&mut self, written: Option<document::Overrides>) -> Vec<document::Override> {
         let Some(written) = written else { return Vec::new() };
@@ -237,8 +275,34 @@ impl Loader<'_> {
         }
     }
 
+    /// Reads a file that is no YAML, once, for [`Sources::text_at`] to find.
+    fn keep(&mut self, file: &str, named: Place, shown: &str) {
+        let path = self.sources.beside(named, file);
+        if self.sources.text_at(&path).is_some() {
+            return;
+        }
+        match self.surroundings.read(&path) {
+            Ok(text) => drop(self.sources.add(&path, text.into())),
+            Err(error) => {
+                self.report
+                    .error(named, format!("cannot read `{shown}`: {}", reason(&error)))
+                    .help("paths are relative to the file that names them");
+            }
+        }
+    }
+
+    /// What the policy names besides its own text.
+    fn attached(&self, whole: &Whole) -> Attached {
+        let mut attached = Attached::default();
+        let listen = whole.server.iter().filter_map(|server| server.listen.as_ref());
+        for name in listen.flat_map(|many| &many.0).flat_map(document::Listener::files) {
+            attached.add(name, &self.sources, |path| self.surroundings.read(path));
+        }
+        attached
+    }
+
     /// SHA-256 over everything that the policy was made of.
-    fn hash(&self) -> String {
+    fn hash(&self, attached: &Attached) -> String {
         let mut hash = Sha256::new();
         let mut add = |text: &str| {
             hash.update((text.len() as u64).to_be_bytes());
@@ -247,6 +311,8 @@ impl Loader<'_> {
         for source in self.sources.iter() {
             add(&source.text);
         }
+        // A renewed certificate is a changed policy; its key, too, goes in through the hash only.
+        attached.texts().for_each(&mut add);
         // Values go in through the hash only: a changed password is a changed policy.
         for (name, value) in &self.interpolator.asked {
             add(name);
@@ -295,6 +361,7 @@ impl Whole {
         let place = |overrides: &document::Overrides| overrides.place;
         take_one(&mut self.overrides_source, document.overrides, "overrides", place, report);
         take_named(&mut self.databases, document.databases, "database", report);
+        take_named(&mut self.keys, document.keys, "name of keys", report);
         take_named(&mut self.plugins, document.plugins, "plugin", report);
         take_named(&mut self.upstreams, document.upstreams, "upstream", report);
         self.routes.extend(document.routes.unwrap_or_default());

@@ -1,7 +1,10 @@
 //! The policy: the YAML document as written, and the policy as resolved. No I/O happens here.
 
 mod access_log;
+mod assertion;
+mod attached;
 mod cases;
+mod certificate;
 mod database;
 mod decode;
 mod diagnostic;
@@ -10,8 +13,10 @@ mod document;
 mod expectation;
 mod interpolate;
 mod json;
+mod keys;
 mod leaf;
 mod limits;
+mod listener;
 mod load;
 mod mask;
 mod overrides;
@@ -19,11 +24,13 @@ mod plugin;
 mod query;
 mod rate;
 mod resolve;
+mod rewrite;
 mod route;
 mod secret;
 mod server;
 mod source;
 mod sql;
+mod tls;
 mod tracing;
 mod upstream;
 mod upstream_leaf;
@@ -36,24 +43,34 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 pub use access_log::{AccessLog, LogSampling};
+pub use assertion::{Assertion, AssertionBinding};
 pub use cases::{Case, CaseAnswer, Cases, Difference, REDACTED};
+pub use certificate::{CertificateName, CertificateRule, NamePattern};
 pub use database::{Database, Login, PoolSettings};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};
 pub use directory::{DirectorySource, QualifiedName, TableDirectory};
 pub use expectation::{Expectation, Expected, SampleRequest};
+pub(crate) use keys::algorithms_of;
+pub use keys::{
+    Issuer, KeyOwner, KeySet, KeySetError, KeySource, KeyTable, Keys, RemoteKeys, TokenKeys, TokenPlace,
+    TokenSource,
+};
 pub use limits::{DefaultLimits, IdleKey, WrittenLimits};
+pub use listener::Listener;
 pub use load::Surroundings;
 pub use overrides::{Action, Override, Part, Sample};
 pub use plugin::{
     Breaker, Capabilities, Capability, Instances, OnFailure, Plugin, PluginLimits, Reuse, Shadow, Signature,
 };
 pub use query::{DeclaredSchema, Param, ParamSource, ParamType, Query, ResultShape, Statement};
+pub use rewrite::{HeaderRules, HostRewrite, Rewrite, Template, TemplatePart};
 pub use route::{
     Forward, HostMatch, PathMatch, PathSegment, Resolver, Route, RouteMatch, Target, TenantRule,
 };
 pub use secret::Secret;
 pub use server::{Limits, Server, Timeouts};
 pub use sql::{SqlEndpoint, StatementKind};
+pub use tls::{Certificate, CertificateError, ClientAuthority, NoAuthority, Tls, TlsVersion};
 pub use tracing::Tracing;
 pub use upstream::{Balance, Ejection, Endpoint, Health, Identity, Retries, RetryOn, Upstream, UpstreamTls};
 
@@ -80,6 +97,8 @@ pub struct Policy {
     pub directory: Option<DirectorySource>,
     /// Placements that go before those of resolvers and plugins.
     pub overrides: Vec<Override>,
+    /// What tokens and keys of clients are checked against, by name.
+    pub keys: IndexMap<Name, Arc<Keys>>,
     /// Plugins by name.
     pub plugins: IndexMap<Name, Arc<Plugin>>,
     /// Where plugins' files and databases' URLs are written, for what turns out to be wrong later.

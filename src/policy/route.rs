@@ -1,12 +1,14 @@
 //! Routes: a match, a tenant rule, a target.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
 
-use super::{Name, Plugin, Query, SqlEndpoint, Upstream};
+use super::{
+    Assertion, CertificateRule, KeyTable, Name, Plugin, Query, Rewrite, SqlEndpoint, TokenSource, Upstream,
+};
+use crate::address::ListenAddress;
 use crate::upgrade::Protocol;
 
 /// One route.
@@ -18,6 +20,8 @@ pub struct Route {
     pub matches: RouteMatch,
     /// How the tenant is found.
     pub tenant: TenantRule,
+    /// A token that every request must bring.
+    pub verify: Option<TokenSource>,
     /// What is done.
     pub target: Target,
 }
@@ -26,7 +30,7 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteMatch {
     /// Listeners, any of them; empty means every listener.
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: Vec<ListenAddress>,
     /// Hosts, any of them; empty means every host.
     pub hosts: Vec<HostMatch>,
     /// The path.
@@ -100,6 +104,12 @@ pub enum Resolver {
     ConnectionStringUser,
     /// The tenant of the request that the ticket in this header was given to.
     Ticket(HeaderName),
+    /// A claim of a verified token: the names that lead to it.
+    Jwt(TokenSource, Vec<String>),
+    /// The tenant that the key in this header stands for.
+    ApiKey(HeaderName, Arc<KeyTable>),
+    /// A verified client certificate.
+    ClientCertificate(CertificateRule),
 }
 
 /// Where a request is sent on to.
@@ -111,6 +121,10 @@ pub struct Forward {
     pub ticket: Option<Duration>,
     /// What a client may switch to in place of HTTP. Default: WebSocket.
     pub upgrade: Vec<Protocol>,
+    /// The assertion that goes with the request.
+    pub assertion: Option<Assertion>,
+    /// What is changed of the request and its response.
+    pub rewrite: Option<Arc<Rewrite>>,
 }
 
 /// What a route does.

@@ -3,23 +3,34 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{AccessLog, Secret, Tracing};
+use ed25519_dalek::SigningKey;
+
+use super::{AccessLog, Listener, Secret, Tracing};
+use crate::address::PeerRange;
 
 /// How the process faces its clients and its operator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
-    /// Addresses of the gateway. A change needs a restart.
-    pub listen: Vec<SocketAddr>,
+    /// Where the gateway listens.
+    pub listen: Vec<Listener>,
     /// Address of the admin listener. A change needs a restart.
     pub admin: SocketAddr,
     /// Names that the admin listener answers to, in lower case, beside addresses and `localhost`.
     pub admin_hosts: Vec<String>,
+    /// Whether a successor may bind the same addresses beside us. A change needs a restart.
+    pub reuse_port: bool,
     /// Size limits.
     pub limits: Limits,
     /// Timeouts.
     pub timeouts: Timeouts,
     /// What tickets are signed with; `None` for a key of the process's own.
     pub ticket_key: Option<Secret>,
+    /// What assertions are signed with, the first one; empty for a key of the process's own.
+    pub assertion_keys: Vec<SigningKey>,
+    /// Whose `Forwarded` and `X-Forwarded-*` are believed. Default: none.
+    pub trusted_proxies: Vec<PeerRange>,
+    /// Whether they may also say for which host a request is.
+    pub forwarded_host: bool,
     /// Which requests are recorded.
     pub access_log: AccessLog,
     /// Which are traced; `None` for none, whose trace context then passes as it came.
@@ -44,6 +55,9 @@ pub struct Limits {
     pub min_body_rate: u64,
     /// Open client connections. Default 10,000.
     pub connections: usize,
+    /// TLS handshakes under way at a time. Default 1,000: each keeps a core busy for a moment, and
+    /// those that wait are counted as slow.
+    pub handshakes: usize,
 }
 
 impl Default for Limits {
@@ -55,6 +69,7 @@ impl Default for Limits {
             query_body_bytes: 1 << 20,
             min_body_rate: 128,
             connections: 10_000,
+            handshakes: 1_000,
         }
     }
 }
@@ -62,6 +77,8 @@ impl Default for Limits {
 /// Timeouts; each has a default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
+    /// From a connection's first byte to the end of its PROXY header and TLS handshake. Default 10 s.
+    pub handshake: Duration,
     /// From a connection's first byte (or the previous response) to the end of a header section.
     /// Default 10 s.
     pub header_read: Duration,
@@ -78,6 +95,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
+            handshake: Duration::from_secs(10),
             header_read: Duration::from_secs(10),
             body_idle: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),

@@ -1,10 +1,14 @@
 //! Values that are one word out of a list.
 
+use jsonwebtoken::Algorithm;
 use schemars::{Schema, json_schema};
 
 use super::decode::{Leaf, Unreadable};
 use super::yaml::Scalar;
-use super::{AccessLog, Balance, Capability, Instances, OnFailure, ParamType, ResultShape, StatementKind};
+use super::{
+    AccessLog, AssertionBinding, Balance, Capability, CertificateName, Instances, OnFailure, ParamType,
+    ResultShape, StatementKind,
+};
 use crate::tenant::Isolation;
 
 /// A word out of a list, each with what it stands for.
@@ -102,6 +106,10 @@ words! {
         "delete" => Self::Delete, "merge" => Self::Merge, "truncate" => Self::Truncate,
         "explain" => Self::Explain, "ddl" => Self::Ddl,
     };
+    AssertionBinding, "`request` or `tenant`" { "request" => Self::Request, "tenant" => Self::Tenant, };
+    CertificateName, "`common_name`, `dns`, `uri`, `email`, or a pattern such as `{ dns: \"{tenant}.clients.example\" }`" {
+        "common_name" => Self::CommonName, "dns" => Self::Dns, "uri" => Self::Uri, "email" => Self::Email,
+    };
     ConnectionStringPart, "`user`" { "user" => Self::User, };
     StateWord, "`active`, `suspended` or `held`" {
         "active" => Self::Active, "suspended" => Self::Suspended, "held" => Self::Held,
@@ -111,6 +119,13 @@ words! {
     Balance, "`least-latency` or `round-robin`" {
         "least-latency" => Self::LeastLatency, "round-robin" => Self::RoundRobin,
     };
+    Algorithm, "an algorithm such as `RS256`, `PS256`, `ES256`, `EdDSA` or, with a `secret`, `HS256`" {
+        "RS256" => Self::RS256, "RS384" => Self::RS384, "RS512" => Self::RS512,
+        "PS256" => Self::PS256, "PS384" => Self::PS384, "PS512" => Self::PS512,
+        "ES256" => Self::ES256, "ES384" => Self::ES384, "EdDSA" => Self::EdDSA,
+        "HS256" => Self::HS256, "HS384" => Self::HS384, "HS512" => Self::HS512,
+    };
+    super::TlsVersion, "`\"1.2\"` or `\"1.3\"`" { "1.2" => Self::Tls12, "1.3" => Self::Tls13, };
     Scheme, "`http` or `https`" { "http" => Self::Http, "https" => Self::Https, };
     Instances, "`per-request` or `reused`" { "per-request" => Self::PerRequest, "reused" => Self::Reused, };
     OnFailure, "`deny`, `next` or `previous`" {

@@ -12,15 +12,18 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
 use super::exchange::Exchange;
 use super::flow::Flow;
 use super::framing::HeadLimits;
+use super::greeting;
+use super::listener::{Accepted, Terms};
+use super::transport::Transport;
 use super::wire::{Protocol, Wire};
 use crate::handler::{Connection, Handler};
+use crate::telemetry::ResultLabel;
 
 /// Streams of one HTTP/2 connection at a time: RFC 9113 recommends no less than 100.
 const HTTP2_STREAMS: u32 = 200;
@@ -45,10 +48,15 @@ const HTTP1_FIELDS: usize = 100;
 /// More fields than the header map can be given room for at once.
 const MOST_FIELDS: usize = 10_000;
 
+/// How long an idle HTTP/1 connection may still send a request when the server shuts down, which is
+/// answered with `Connection: close`: a request and our closing would else cross on the way. HTTP/2
+/// says by itself which requests it took (RFC 9113, section 6.8).
+const LAST_CALL: Duration = Duration::from_secs(1);
+
 /// A connection that was accepted.
 pub(super) struct ConnectionTask<H> {
-    pub(super) stream: TcpStream,
-    pub(super) connection: Connection,
+    pub(super) accepted: Accepted,
+    pub(super) terms: Arc<Terms>,
     pub(super) shared: Arc<Shared<H>>,
     pub(super) _place: OwnedSemaphorePermit,
 }
@@ -56,10 +64,10 @@ pub(super) struct ConnectionTask<H> {
 impl<H: Handler> ConnectionTask<H> {
     /// Serves it to its end.
     pub(super) async fn run(self) {
-        let Self { stream, connection, shared, _place } = self;
+        let Self { accepted, terms, shared, _place } = self;
         shared.metrics.connections.inc();
         let flow = Flow::new(Arc::clone(&shared.metrics));
-        let mut whole = pin!(serve(stream, connection, Arc::clone(&flow), &shared));
+        let mut whole = pin!(begin(accepted, &terms, Arc::clone(&flow), &shared));
         if shared.abort.run_until_cancelled(whole.as_mut()).await.is_none() {
             // Counted before the connection is dropped, and its requests with it.
             let open = usize::try_from(flow.open()).unwrap_or(usize::MAX);
@@ -69,16 +77,41 @@ impl<H: Handler> ConnectionTask<H> {
     }
 }
 
-async fn serve<H: Handler>(stream: TcpStream, connection: Connection, flow: Arc<Flow>, shared: &Shared<H>) {
+async fn begin<H: Handler>(accepted: Accepted, terms: &Terms, flow: Arc<Flow>, shared: &Shared<H>) {
+    let peer = accepted.peer;
+    let patience = shared.settings.timeouts.handshake;
+    match greeting::greet(accepted, terms, &shared.handshakes, patience).await {
+        Ok((transport, connection)) => serve(transport, connection, terms, flow, shared).await,
+        Err(ended) => {
+            let result = ended.as_str();
+            shared.metrics.connections_turned_away.get_or_create(&ResultLabel { result }).inc();
+            tracing::debug!(%peer, "a connection ended before its first request: {ended}");
+        }
+    }
+}
+
+async fn serve<H: Handler>(
+    transport: Transport,
+    connection: Connection,
+    terms: &Terms,
+    flow: Arc<Flow>,
+    shared: &Shared<H>,
+) {
     let limits = &shared.settings.limits;
     let fields = limits.header_count.min(MOST_FIELDS);
     let head = HeadLimits { bytes: limits.header_bytes, fields };
-    let mut wire = Wire::new(stream, Arc::clone(&flow), head, shared.settings.timeouts.clone());
+    let mut wire = Wire::new(transport, Arc::clone(&flow), head, shared.settings.timeouts.clone());
     // Until its first byte a connection is idle, and idle connections end with the server.
-    let Some(Ok(Some(protocol))) = shared.shutdown.run_until_cancelled(wire.protocol()).await else { return };
+    let protocol = tokio::select! {
+        biased;
+        protocol = wire.protocol() => protocol,
+        () = last_call(terms, shared) => return,
+    };
+    let Ok(Some(protocol)) = protocol else { return };
     let exchange = Arc::new(Exchange {
         handler: Arc::clone(&shared.handler),
         settings: Arc::clone(&shared.settings),
+        draining: Arc::clone(&shared.draining),
         connection,
         flow,
         protocol,
@@ -103,7 +136,8 @@ async fn serve<H: Handler>(stream: TcpStream, connection: Connection, flow: Arc<
                 builder.max_buf_size(limits.header_bytes * 2 + (64 << 10));
             }
             let connection = pin!(builder.serve_connection(io, service).with_upgrades());
-            drive(connection, shared, http1::UpgradeableConnection::graceful_shutdown).await;
+            drive(connection, last_call(terms, shared), http1::UpgradeableConnection::graceful_shutdown)
+                .await;
             if let Some(tunnel) = exchange.take_tunnel() {
                 tunnel.run().await;
             }
@@ -122,19 +156,36 @@ async fn serve<H: Handler>(stream: TcpStream, connection: Connection, flow: Arc<
                 .max_send_buf_size(HTTP2_SEND_BUFFER)
                 .enable_connect_protocol()
                 .serve_connection(io, service);
-            drive(pin!(connection), shared, http2::Connection::graceful_shutdown).await;
+            drive(pin!(connection), ends(terms, shared), http2::Connection::graceful_shutdown).await;
         }
     }
 }
 
-/// Polls a connection to its end, and asks it once to come to it when the server shuts down.
-async fn drive<H, C>(mut connection: Pin<&mut C>, shared: &Shared<H>, ask_to_end: impl FnOnce(Pin<&mut C>))
-where
+/// Returns when a connection must come to its end: the server shuts down, or whom the listener
+/// believes has changed.
+async fn ends<H>(terms: &Terms, shared: &Shared<H>) {
+    let _ = shared.shutdown.run_until_cancelled(terms.outdated.cancelled()).await;
+}
+
+/// Returns when that was so for as long as an idle client is given.
+async fn last_call<H>(terms: &Terms, shared: &Shared<H>) {
+    ends(terms, shared).await;
+    tokio::time::sleep(LAST_CALL).await;
+}
+
+/// Polls a connection to its end, and asks it once to come to it when `ends` says so.
+async fn drive<C>(
+    mut connection: Pin<&mut C>,
+    ends: impl Future<Output = ()>,
+    ask_to_end: impl FnOnce(Pin<&mut C>),
+) where
     C: Future<Output = hyper::Result<()>>,
 {
-    let ended = match shared.shutdown.run_until_cancelled(connection.as_mut()).await {
-        Some(ended) => ended,
-        None => {
+    // The connection first: what it has read already is a request, and not to be lost.
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = ends => {
             ask_to_end(connection.as_mut());
             connection.await
         }

@@ -32,6 +32,8 @@ use crate::handler::{Connection, Handler, Inbound};
 pub(super) struct Exchange<H> {
     pub(super) handler: Arc<H>,
     pub(super) settings: Arc<ServerSettings>,
+    /// Whether each response is to be its connection's last.
+    pub(super) draining: Arc<AtomicBool>,
     pub(super) connection: Connection,
     pub(super) flow: Arc<Flow>,
     pub(super) protocol: Protocol,
@@ -80,7 +82,8 @@ impl<H: Handler> Exchange<H> {
         if let Some(is_answered) = is_answered {
             is_answered.store(true, Ordering::Release);
         }
-        if refused && self.protocol == Protocol::Http1 {
+        let is_last = refused || self.draining.load(Ordering::Relaxed);
+        if is_last && self.protocol == Protocol::Http1 {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let switched = match asking {

@@ -11,19 +11,22 @@ use super::held_back::{HeldBack, HeldBackFiles};
 use super::history::{History, Served};
 use super::overrides::Overrides;
 use super::resolve::{Agreement, Resolver};
+use super::tokens::TokenSource;
 use super::{Forward, Route, Snapshot, Sql, Target, TenantRule};
 use crate::decision::{DirectoryUnavailable, FindTenant, Lookup};
 use crate::directory::Directory;
 use crate::fairness::Fairness;
+use crate::identity::{Asserter, AssertionKeys, Verifier};
 use crate::otlp::Exporter;
 use crate::plugin::{LiveVersions, PluginHost};
-use crate::policy::{Diagnostic, Diagnostics, DirectorySource, Name, Override, Policy};
+use crate::policy::{Diagnostic, Diagnostics, DirectorySource, Keys, Name, Override, Policy};
 use crate::telemetry::Metrics;
 use crate::tenant::TenantId;
 use crate::ticket::Tickets;
 use crate::{forward, policy, sql};
 
 pub(super) type BoundUpstreams = IndexMap<Name, Arc<forward::Upstream>>;
+pub(super) type BoundVerifiers = IndexMap<Name, Arc<Verifier>>;
 
 /// Why a policy that parsed cannot serve: a plugin's file that cannot be run, or inline tests that
 /// failed. Each finding has its place in the policy.
@@ -44,6 +47,7 @@ pub struct Builder {
     pub(super) host: Arc<PluginHost>,
     pub(super) metrics: Arc<Metrics>,
     tickets: Arc<Tickets>,
+    assertion_keys: Arc<AssertionKeys>,
     fairness: Arc<Fairness>,
     /// Overrides that an operator gave for a while; the last one first.
     pub(super) temporary: Mutex<Vec<Override>>,
@@ -57,9 +61,10 @@ impl Builder {
     pub fn new(host: Arc<PluginHost>, metrics: Arc<Metrics>) -> Self {
         let (history, held_back) = (History::default(), HeldBackFiles::default());
         let tickets = Arc::new(Tickets::of_this_process());
+        let assertion_keys = Arc::new(AssertionKeys::new(&[]));
         let (fairness, temporary) = (Arc::new(Fairness::new(Arc::clone(&metrics))), Mutex::default());
         let earned = Arc::default();
-        Self { host, metrics, tickets, fairness, temporary, history, held_back, earned }
+        Self { host, metrics, tickets, assertion_keys, fairness, temporary, history, held_back, earned }
     }
 
     /// Builds the snapshot that follows `previous`, and runs the policy's tests against it.
@@ -84,9 +89,14 @@ impl Builder {
             directory: self.directory(&policy, previous),
             overrides: self.overrides(&policy, previous),
             fairness: Arc::clone(&self.fairness),
+            verifiers: verifiers(&policy, previous),
             tickets: match &policy.server.ticket_key {
                 Some(key) => Arc::new(Tickets::signed_with(key)),
                 None => Arc::clone(&self.tickets),
+            },
+            assertion_keys: match policy.server.assertion_keys.as_slice() {
+                [] => Arc::clone(&self.assertion_keys),
+                keys => Arc::new(AssertionKeys::new(keys)),
             },
             traces: self.traces(&policy, previous),
             policy: Arc::new(policy),
@@ -180,29 +190,41 @@ impl Builder {
 impl Snapshot {
     /// Binds the routes to these plugins.
     pub(super) fn bind(&mut self, plugins: Vec<Arc<ActivePlugin>>) {
-        self.routes = self.policy.routes.iter().map(|route| bind(route, &plugins, &self.upstreams)).collect();
+        let bind = |route| bind(route, &plugins, self);
+        self.routes = self.policy.routes.iter().map(bind).collect();
         self.plugins = plugins;
     }
 }
 
-fn bind(route: &Arc<policy::Route>, plugins: &[Arc<ActivePlugin>], upstreams: &BoundUpstreams) -> Route {
+fn bind(route: &Arc<policy::Route>, plugins: &[Arc<ActivePlugin>], snapshot: &Snapshot) -> Route {
+    let Snapshot { verifiers, upstreams, assertion_keys, .. } = snapshot;
     let plugin = |name: &str| {
         let bound = plugins.iter().find(|plugin| &**plugin.name() == name);
         Arc::clone(bound.expect("the parser resolved every plugin's name"))
     };
-    let all = |rules: &[policy::Resolver]| rules.iter().map(|rule| Resolver::bind(rule, plugin)).collect();
+    let verifier =
+        |name: &str| Arc::clone(verifiers.get(name).expect("the parser resolved all names of keys"));
+    let all = |rules: &[policy::Resolver]| {
+        rules.iter().map(|rule| Resolver::bind(rule, plugin, verifier)).collect()
+    };
     let tenant = match &route.tenant {
         policy::TenantRule::None => TenantRule::None,
         policy::TenantRule::First(rules) => TenantRule::Resolve(Agreement::First, all(rules)),
         policy::TenantRule::All(rules) => TenantRule::Resolve(Agreement::All, all(rules)),
     };
     let target = match &route.target {
-        policy::Target::Forward(policy::Forward { upstream, ticket, upgrade }) => {
+        policy::Target::Forward(policy::Forward { upstream, ticket, upgrade, assertion, rewrite }) => {
             let upstream = upstreams.get(&upstream.name).expect("the parser resolved every upstream's name");
+            let asserter = assertion
+                .clone()
+                .map(|assertion| Arc::new(Asserter::new(assertion, Arc::clone(assertion_keys))));
+            let (upstream, rewrite) = (Arc::clone(upstream), rewrite.clone());
             Target::Forward(Forward {
-                upstream: Arc::clone(upstream),
+                upstream,
                 ticket: *ticket,
                 upgrade: upgrade.clone(),
+                asserter,
+                rewrite,
             })
         }
         policy::Target::Query(query) => Target::Query(Arc::clone(query)),
@@ -210,7 +232,21 @@ fn bind(route: &Arc<policy::Route>, plugins: &[Arc<ActivePlugin>], upstreams: &B
             Target::Sql(Sql { endpoint: Arc::clone(endpoint), guard: Arc::new(sql::Guard::new(endpoint)) })
         }
     };
-    Route { policy: Arc::clone(route), tenant, target }
+    let verify = route.verify.as_ref().map(|source| TokenSource::bind(source, verifier));
+    Route { policy: Arc::clone(route), tenant, verify, target }
+}
+
+/// Verifiers go on with the keys that they have fetched, where their settings are the same.
+fn verifiers(policy: &Policy, previous: Option<&Snapshot>) -> BoundVerifiers {
+    let build = |(name, keys): (&Name, &Arc<Keys>)| {
+        let Keys::Issuers(settings) = &**keys else { return None };
+        let kept = previous
+            .and_then(|previous| previous.verifiers.get(name))
+            .filter(|verifier| verifier.settings() == settings);
+        let verifier = kept.map_or_else(|| Arc::new(Verifier::new(Arc::clone(settings))), Arc::clone);
+        Some((Arc::clone(name), verifier))
+    };
+    policy.keys.iter().filter_map(build).collect()
 }
 
 /// The directory of a policy in which every route says `tenant: none`. Nothing asks it.

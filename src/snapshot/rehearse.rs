@@ -70,7 +70,7 @@ impl SampleRequest {
             host: host_of(&self.host),
             uri: self.uri.clone(),
             headers: self.headers.clone(),
-            local: self.listener.unwrap_or(nowhere.local),
+            local: self.listener.clone().unwrap_or(nowhere.local),
             ..nowhere
         }
     }

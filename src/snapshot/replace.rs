@@ -124,10 +124,12 @@ impl Snapshot {
             databases: self.databases.clone(),
             plugins: Vec::new(),
             directory: Arc::clone(&self.directory),
+            verifiers: self.verifiers.clone(),
             overrides,
             fairness: Arc::clone(&self.fairness),
             tickets: Arc::clone(&self.tickets),
             traces: self.traces.clone(),
+            assertion_keys: Arc::clone(&self.assertion_keys),
             metrics: Arc::clone(&self.metrics),
         };
         next.bind(plugins);

@@ -9,10 +9,12 @@ use percent_encoding::percent_decode_str;
 
 use super::active::{ActivePlugin, PluginVersion};
 use super::matching::{match_host, match_path};
+use super::tokens::{self, TokenSource, Tokens};
 use super::trail::{Step, Trail};
 use crate::decision::{Decision, Denial, FindTenant, Placement, RequestHead};
 use crate::error::{Code, Refusal};
-use crate::policy::{HostMatch, OnFailure, PathMatch, Resolver as Rule};
+use crate::identity::{self, Verifier};
+use crate::policy::{CertificateRule, HostMatch, KeyTable, OnFailure, PathMatch, Resolver as Rule};
 use crate::telemetry::Metrics;
 use crate::tenant::TenantId;
 use crate::ticket::Tickets;
@@ -28,6 +30,9 @@ pub(super) enum Resolver {
     Plugin(Arc<ActivePlugin>),
     ConnectionStringUser,
     Ticket(http::HeaderName),
+    Jwt(TokenSource, Vec<String>),
+    ApiKey(http::HeaderName, Arc<KeyTable>),
+    ClientCertificate(CertificateRule),
 }
 
 /// How several resolvers agree.
@@ -50,7 +55,8 @@ pub struct Resolution {
 /// The resolver that named a tenant.
 #[derive(Debug, Clone)]
 pub struct ResolvedBy {
-    /// Its kind: `header`, `host`, `path`, `query`, `cookie`, `plugin`, `connection_string` or `ticket`.
+    /// Its kind: `header`, `host`, `path`, `query`, `cookie`, `plugin`, `connection_string`,
+    /// `ticket`, `jwt`, `api_key` or `client_certificate`.
     pub kind: &'static str,
     /// The version that answered, where it was a plugin.
     pub plugin: Option<PluginVersion>,
@@ -65,17 +71,18 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// Asks the resolvers in order, and leaves on the `trail` whom it asked.
-pub(super) async fn resolve(
+pub(super) async fn resolve<'r>(
     agreement: Agreement,
-    resolvers: &[Resolver],
+    resolvers: &'r [Resolver],
     head: &Arc<RequestHead>,
+    mut tokens: Tokens<'r>,
     around: Surroundings<'_>,
     trail: &mut Trail,
 ) -> Result<Resolution, Refusal> {
     let mut agreed: Option<Resolution> = None;
     let mut failure: Option<Refusal> = None;
     for resolver in resolvers {
-        let said = resolver.decide(head, around, trail).await;
+        let said = resolver.decide(head, &mut tokens, around, trail).await;
         trail.step(|| Step::new(resolver, &said));
         let (decision, by) = match said {
             Ok(decided) => decided,
@@ -104,9 +111,10 @@ pub(super) async fn resolve(
 
 impl Resolver {
     /// What it says, and who really said it.
-    async fn decide(
-        &self,
+    async fn decide<'r>(
+        &'r self,
         head: &Arc<RequestHead>,
+        tokens: &mut Tokens<'r>,
         around: Surroundings<'_>,
         trail: &mut Trail,
     ) -> Result<(Decision, ResolvedBy), Refusal> {
@@ -125,8 +133,24 @@ impl Resolver {
                 }
                 None => None,
             },
+            Self::Jwt(source, claim) => match tokens.claims(source, head).await? {
+                Some(claims) => claims.text(claim)?,
+                None => None,
+            },
+            Self::ApiKey(name, table) => match tokens::after_bearer(name, head)? {
+                Some(key) => {
+                    return identity::owner(table, key).map(|tenant| (Decision::Place(tenant.into()), by));
+                }
+                None => None,
+            },
+            Self::ClientCertificate(rule) => {
+                let certificate = head.client_certificate.as_deref();
+                let named = certificate.map(|one| identity::tenant_of_certificate(rule, one)).transpose()?;
+                let named = named.flatten().map(|tenant| Decision::Place(tenant.into()));
+                return Ok((named.unwrap_or(Decision::Next), by));
+            }
             Self::Plugin(plugin) => {
-                let (decision, version) = plugin.ask(head, around, trail).await?;
+                let (decision, version) = plugin.ask(tokens.tell(head), around, trail).await?;
                 by.plugin = Some(version);
                 return Ok((decision, by));
             }
@@ -154,6 +178,9 @@ impl Resolver {
             Self::Plugin(_) => "plugin",
             Self::ConnectionStringUser => "connection_string",
             Self::Ticket(_) => "ticket",
+            Self::Jwt(..) => "jwt",
+            Self::ApiKey(..) => "api_key",
+            Self::ClientCertificate(_) => "client_certificate",
         }
     }
 
@@ -171,11 +198,18 @@ impl Resolver {
             Self::Plugin(plugin) => format!("the plugin `{}`", plugin.name()),
             Self::ConnectionStringUser => "the user of the connection string".into(),
             Self::Ticket(name) => format!("the ticket in `{name}`"),
+            Self::Jwt(source, claim) => format!("the claim `{}` of {}", claim.join("."), source.describe()),
+            Self::ApiKey(name, _) => format!("the key in `{name}`"),
+            Self::ClientCertificate(_) => "the client's certificate".into(),
         }
     }
 
-    /// Binds a resolver of the policy to its plugin.
-    pub(super) fn bind(rule: &Rule, plugin: impl Fn(&str) -> Arc<ActivePlugin>) -> Self {
+    /// Binds a resolver of the policy to its plugin or verifier.
+    pub(super) fn bind(
+        rule: &Rule,
+        plugin: impl Fn(&str) -> Arc<ActivePlugin>,
+        verifier: impl Fn(&str) -> Arc<Verifier>,
+    ) -> Self {
         match rule {
             Rule::Header(name) => Self::Header(name.clone()),
             Rule::Host(pattern) => Self::Host(pattern.clone()),
@@ -185,6 +219,9 @@ impl Resolver {
             Rule::Plugin(settings) => Self::Plugin(plugin(&settings.name)),
             Rule::ConnectionStringUser => Self::ConnectionStringUser,
             Rule::Ticket(name) => Self::Ticket(name.clone()),
+            Rule::Jwt(source, claim) => Self::Jwt(TokenSource::bind(source, verifier), claim.clone()),
+            Rule::ApiKey(name, table) => Self::ApiKey(name.clone(), Arc::clone(table)),
+            Rule::ClientCertificate(rule) => Self::ClientCertificate(rule.clone()),
         }
     }
 }
@@ -248,7 +285,7 @@ fn query_field(head: &RequestHead, name: &str) -> Result<Option<String>, Refusal
     only(values.map(|(_, value)| value.into_owned()), || format!("the query field `{name}`"))
 }
 
-fn cookie_value(head: &RequestHead, name: &str) -> Result<Option<String>, Refusal> {
+pub(super) fn cookie_value(head: &RequestHead, name: &str) -> Result<Option<String>, Refusal> {
     let pairs = head.headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let values = pairs
         .flat_map(Cookie::split_parse_encoded)

@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use super::Snapshot;
 
 /// The snapshot in force. Only the reloader stores into it; requests only load.
 pub struct SnapshotStore {
     current: ArcSwap<Snapshot>,
+    news: watch::Sender<u64>,
     // Touched by reloads and by the admin listener, never by requests.
     generations: Mutex<Vec<Generation>>,
 }
@@ -32,7 +34,8 @@ impl SnapshotStore {
     /// A store with its first snapshot.
     pub fn new(first: Arc<Snapshot>) -> Self {
         let generations = Mutex::new(vec![Generation::of(&first)]);
-        Self { current: ArcSwap::new(first), generations }
+        let news = watch::Sender::new(first.generation());
+        Self { current: ArcSwap::new(first), news, generations }
     }
 
     /// The snapshot in force. A request calls this once.
@@ -45,7 +48,14 @@ impl SnapshotStore {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         generations.retain(Generation::is_live);
         generations.push(Generation::of(&next));
+        let generation = next.generation();
         self.current.store(next);
+        self.news.send_replace(generation);
+    }
+
+    /// Tells of every generation that comes into force from now on.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
     }
 
     /// What is still in use.

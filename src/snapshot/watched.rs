@@ -13,9 +13,12 @@ use crate::plugin::{LoadedPlugin, Trial, TrialState, Watchers};
 use crate::policy::{Name, Plugin, Shadow, Signature};
 
 impl Builder {
-    /// Has the plugins of `next` watched as those of `current` are, and begins the trials that its
-    /// policy asks for. Waits for no candidate.
+    /// Makes `next` ready to serve: has its plugins watched as those of `current` are, and begins the
+    /// trials that its policy asks for and the fetching of keys. Waits for none of them.
     pub async fn watch(&self, next: &mut Snapshot, current: Option<&Snapshot>) {
+        for verifier in next.verifiers.values() {
+            verifier.start();
+        }
         let mut plugins = Vec::with_capacity(next.plugins.len());
         for plugin in &next.plugins {
             let before = current.and_then(|current| current.plugin(plugin.name()));

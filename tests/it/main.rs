@@ -4,7 +4,10 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, and so may what it calls")]
 
+mod api_keys;
 mod authors;
+mod backend_trust;
+mod client_certificates;
 mod clients;
 mod cluster;
 mod demo;
@@ -24,8 +27,10 @@ mod h2_conformance;
 mod h2_floods;
 mod header_trust;
 mod hostile_plugins;
+mod jwt;
 mod languages;
 mod limits;
+mod listen_tls;
 mod operations;
 mod operations_live;
 mod operations_traces;
@@ -36,6 +41,7 @@ mod policy_hostile;
 mod query_route;
 mod readme;
 mod reload;
+mod rewrite;
 mod sql;
 mod sql_target;
 mod support;
@@ -46,6 +52,7 @@ mod torture_sql;
 mod trial;
 mod trial_traffic;
 mod trust;
+mod trusted_hops;
 mod upstreams;
 mod upstreams_tls;
 mod versions;

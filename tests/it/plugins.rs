@@ -91,7 +91,7 @@ pub(crate) fn request(host: &str, headers: &[(&str, &str)]) -> Arc<RequestHead> 
         host: host.split(':').next().unwrap_or_default().to_ascii_lowercase(),
         uri: "/orders?q=1".parse().unwrap(),
         headers: map,
-        peer: ([192, 0, 2, 1], 40_000).into(),
+        peer: innkeeper::address::Peer::Ip(([192, 0, 2, 1], 40_000).into()),
         ..RequestHead::default()
     })
 }

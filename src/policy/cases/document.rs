@@ -1,9 +1,8 @@
 //! Cases as written: their maps and keys.
 
-use std::net::SocketAddr;
-
 use http::{Method, StatusCode};
 
+use crate::address::Peer;
 use crate::policy::decode::{Located, Named, NonEmpty, OneOrMany, Required, record};
 use crate::policy::json::Json;
 use crate::policy::word::Scheme;
@@ -50,8 +49,8 @@ record! {
     query: Option<Located<String>>,
     /// Headers; one that is sent several times has a list.
     headers: Option<Named<OneOrMany<Located<String>>>>,
-    /// The other end of the connection. Default `192.0.2.1:0`.
-    peer: Option<Located<SocketAddr>>,
+    /// The other end of the connection, `unix` for a Unix socket's. Default `192.0.2.1:0`.
+    peer: Option<Located<Peer>>,
     /// The verified claims of its token.
     claims: Option<Json>,
 }

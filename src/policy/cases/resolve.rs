@@ -68,7 +68,9 @@ fn request(written: &Request, report: &mut Report) -> Option<RequestHead> {
         headers,
         peer: written.peer.as_ref().map_or(default.peer, |peer| peer.value),
         claims: written.claims.as_ref().map(|claims| claims.value.to_string().into()),
+        client_certificate: None,
         local: default.local,
+        hops: default.hops,
     })
 }
 

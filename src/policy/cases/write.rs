@@ -264,7 +264,7 @@ mod tests {
                     authority,
                     uri: uri.parse().unwrap(),
                     headers: headers.into_iter().collect(),
-                    peer: peer.into(),
+                    peer: std::net::SocketAddr::from(peer).into(),
                     claims,
                     ..RequestHead::default()
                 }),

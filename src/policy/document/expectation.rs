@@ -1,9 +1,8 @@
 //! Inline tests as written.
 
-use std::net::SocketAddr;
-
 use http::{Method, StatusCode};
 
+use crate::address::ListenAddress;
 use crate::policy::decode::{Located, Named, Required, record};
 
 record! {
@@ -29,7 +28,7 @@ record! {
     /// Headers.
     headers: Option<Named<Located<String>>>,
     /// The listener that it comes in at. Default: one that no route names.
-    listener: Option<Located<SocketAddr>>,
+    listener: Option<Located<ListenAddress>>,
 }
 
 record! {

@@ -2,13 +2,19 @@
 //! comments here are the descriptions in the JSON Schema.
 
 mod access_log;
+mod assertion;
+mod certificate;
 mod expectation;
+mod keys;
 mod limits;
+mod listener;
 mod overrides;
 mod query;
+mod rewrite;
 mod route;
 mod sources;
 mod sql;
+mod token;
 mod tracing;
 mod upgrade;
 mod upstream;
@@ -18,18 +24,25 @@ use std::time::Duration;
 
 use super::decode::{Located, Named, OneOrMany, record};
 use super::leaf::{DurationOrZero, SharedKey, Size, Version};
+use crate::address::PeerRange;
 
 pub(crate) use access_log::{LogRule, LogSample};
+pub(crate) use assertion::{Assertion, AssertionKey};
+pub(crate) use certificate::ClientCertificate;
 pub(crate) use expectation::{Expect, Request, Test};
+pub(crate) use keys::{Issuer, KeyTable, Keys};
 pub(crate) use limits::TenantLimits;
+pub(crate) use listener::{Certificate, ClientAuthority, Listener, ProxyProtocol, Tls};
 pub(crate) use overrides::{Override, OverrideFile, Overrides};
 pub(crate) use query::{Param, Query};
-pub(crate) use route::{Forward, Match, PathPattern, Presence, Resolver, Route, TenantRule};
+pub(crate) use rewrite::HeaderRules;
+pub(crate) use route::{Forward, ForwardSettings, Match, PathPattern, Presence, Resolver, Route, TenantRule};
 pub(crate) use sources::{
     Breaker, Database, Login, Plugin, PluginLimits, Reuse, Shadow, Table, TenantEntry, TenantFile,
     TenantShare, Tenants,
 };
 pub(crate) use sql::Sql;
+pub(crate) use token::{ApiKey, JwtClaim, TokenSource, Verify};
 pub(crate) use tracing::Tracing;
 pub(crate) use upgrade::Upgrades;
 pub(crate) use upstream::{ClientIdentity, Ejection, Health, NamedFile, Retries, Upstream};
@@ -49,6 +62,8 @@ record! {
     databases: Option<Named<Database>>,
     /// Where tenants are looked up.
     tenants: Option<Tenants>,
+    /// What tokens and keys of clients are checked against, by name.
+    keys: Option<Named<Keys>>,
     /// Placements that go before those of resolvers and plugins.
     overrides: Option<Overrides>,
     /// WASM plugins by name.
@@ -64,13 +79,17 @@ record! {
 record! {
     /// How the process faces its clients and its operator.
     Server is "`server`";
-    /// Address or addresses of the gateway. Default `127.0.0.1:8080`.
-    listen: Option<OneOrMany<Located<SocketAddr>>>,
+    /// Where the gateway listens: an address, or one with its settings, or a list of them. Default
+    /// `127.0.0.1:8080`.
+    listen: Option<OneOrMany<Listener>>,
     /// Address of the admin listener. Default `127.0.0.1:9901`.
     admin: Option<Located<SocketAddr>>,
     /// Names that the admin listener answers to, such as a service's in a cluster, beside addresses
     /// and `localhost`.
     admin_hosts: Option<OneOrMany<Located<String>>>,
+    /// Whether a successor may bind the same addresses while this process still has them, for a
+    /// restart without a gap. Default false.
+    reuse_port: Option<Located<bool>>,
     /// Size limits.
     limits: Option<Limits>,
     /// Timeouts.
@@ -78,6 +97,15 @@ record! {
     /// What tickets are signed with, at least 32 bytes: the same for all processes that honour each
     /// other's. Default: a key of this process's own, which ends with it.
     ticket_key: Option<Located<SharedKey>>,
+    /// What assertions are signed with, a private Ed25519 key (PKCS#8 PEM): `${ASSERTION_KEY}`, or
+    /// `{ file: assertion.pem }`. Of several the first one signs, and all are published. Default: a
+    /// key of this process's own, which ends with it.
+    assertion_key: Option<OneOrMany<AssertionKey>>,
+    /// Networks whose `Forwarded` and `X-Forwarded-*` are believed, and `unix` for whoever comes over
+    /// a Unix socket. Default: none.
+    trusted_proxies: Option<Vec<Located<PeerRange>>>,
+    /// Whether they may also say for which host a request is. Default false: only `Host` does.
+    forwarded_host: Option<Located<bool>>,
     /// Which requests are recorded in the log: `on` (all, the default), `off`, or a sample.
     access_log: Option<LogRule>,
     /// Traces of requests, sent to an OpenTelemetry collector. Default: none.
@@ -103,11 +131,15 @@ record! {
     min_body_rate: Option<Located<Size>>,
     /// Open client connections. Default 10000.
     connections: Option<Located<u32>>,
+    /// TLS handshakes under way at a time. Default 1000.
+    handshakes: Option<Located<u32>>,
 }
 
 record! {
     /// Timeouts towards clients.
     Timeouts is "`timeouts`";
+    /// Until a PROXY header and a TLS handshake are complete. Default 10s.
+    handshake: Option<Located<Duration>>,
     /// Until a request's header section is complete. Default 10s.
     header_read: Option<Located<Duration>>,
     /// Between two pieces of a request body. Default 30s.
@@ -124,9 +156,15 @@ record! {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::assertion::{Assertion, AssertionKeyFile};
+    use super::certificate::CertificateSettings;
+    use super::keys::{Issuer, Issuers, KeyEntry, KeyTable};
+    use super::listener::{Certificate, ClientAuthority, ListenerSettings, ProxyProtocol, Tls};
     use super::query::Param;
-    use super::route::{Extent, Resolver, Several};
+    use super::rewrite::HeaderRules;
+    use super::route::{Extent, ForwardSettings, Resolver, Several};
     use super::sources::{Plugin, PluginLimits, Pool, Table, TenantEntry, TenantFile};
+    use super::token::{ApiKey, JwtClaim, TokenSource};
     use super::upstream::{Hedge, UpstreamTls};
     use super::{
         ClientIdentity, Database, Ejection, Expect, Health, Limits, LogSample, Match, Override, OverrideFile,
@@ -150,6 +188,11 @@ mod tests {
         keys_agree!(
             Policy,
             Server,
+            ListenerSettings,
+            Tls,
+            Certificate,
+            ClientAuthority,
+            ProxyProtocol,
             Limits,
             Timeouts,
             Tracing,
@@ -178,6 +221,18 @@ mod tests {
             Extent,
             Several,
             Resolver,
+            ForwardSettings,
+            HeaderRules,
+            Assertion,
+            AssertionKeyFile,
+            JwtClaim,
+            ApiKey,
+            CertificateSettings,
+            TokenSource,
+            Issuer,
+            Issuers,
+            KeyTable,
+            KeyEntry,
             Query,
             Param,
             Test,

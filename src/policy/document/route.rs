@@ -1,13 +1,13 @@
 //! Routes as written: a match, a tenant rule, a target.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Query, Sql, Upgrades};
+use super::{ApiKey, Assertion, ClientCertificate, HeaderRules, JwtClaim, Query, Sql, Upgrades, Verify};
+use crate::address::ListenAddress;
 use crate::policy::decode::{Decode, Located, Named, NonEmpty, OneOrMany, Required, expected, record};
 use crate::policy::diagnostic::Report;
 use crate::policy::word::ConnectionStringPart;
@@ -23,6 +23,8 @@ record! {
     r#match: Option<Match>,
     /// How the tenant is found, or `none`.
     tenant: Required<TenantRule>,
+    /// A token that every request must bring, whoever names the tenant; plugins see its claims.
+    verify: Option<Verify>,
     /// The upstream that requests are sent on to.
     forward: Option<Forward>,
     /// The query that is run.
@@ -38,10 +40,8 @@ record! {
 pub(crate) struct Forward {
     /// The upstream's name.
     pub upstream: Located<String>,
-    /// Whether and for how long a ticket goes with the request.
-    pub ticket: Option<Located<Duration>>,
-    /// What clients may switch to.
-    pub upgrade: Option<Upgrades>,
+    /// Whatever else is said of it.
+    pub settings: Option<Box<ForwardSettings>>,
 }
 
 record! {
@@ -55,19 +55,28 @@ record! {
     /// What clients may switch to in place of HTTP (`Upgrade`): protocols, or `none`. Default
     /// `websocket`.
     upgrade: Option<Upgrades>,
+    /// Sends `X-Tenant-Assertion` along: whose request it is, signed.
+    assertion: Option<Assertion>,
+    /// Takes this off the path's beginning, where it has it: `/t/{tenant}`; a name in braces stands
+    /// for any one segment.
+    strip_prefix: Option<Located<String>>,
+    /// The path in place of what is left, as in `/v2{path}`.
+    path: Option<Located<String>>,
+    /// The host that the upstream is asked for: `keep` (default), `upstream` or a name.
+    host: Option<Located<String>>,
+    /// Changes of the request's headers.
+    request_headers: Option<HeaderRules>,
+    /// Changes of the response's headers.
+    response_headers: Option<HeaderRules>,
 }
 
 impl Decode for Forward {
     fn decode(node: &Node, report: &mut Report) -> Option<Self> {
         if !matches!(node.value, Value::Map(_)) {
-            return Some(Self { upstream: Located::decode(node, report)?, ticket: None, upgrade: None });
+            return Some(Self { upstream: Located::decode(node, report)?, settings: None });
         }
-        let settings = ForwardSettings::decode(node, report)?;
-        Some(Self {
-            upstream: settings.upstream.get()?.clone(),
-            ticket: settings.ticket,
-            upgrade: settings.upgrade,
-        })
+        let settings = Box::new(ForwardSettings::decode(node, report)?);
+        Some(Self { upstream: settings.upstream.get()?.clone(), settings: Some(settings) })
     }
 }
 
@@ -75,7 +84,7 @@ record! {
     /// Which requests a route takes: all that is given must match.
     Match is "`match`";
     /// A listener or listeners of `server.listen`: requests that came in elsewhere are not taken.
-    listener: Option<OneOrMany<Located<SocketAddr>>>,
+    listener: Option<OneOrMany<Located<ListenAddress>>>,
     /// A host or hosts: `app.example.com`, `*.example.com`.
     host: Option<OneOrMany<Located<String>>>,
     /// A path: for `forward` with everything below it, for `query` as a whole.
@@ -176,7 +185,7 @@ record! {
 
 record! {
     /// One way to read a tenant from a request: exactly one of its keys.
-    Resolver is "a resolver", later ["jwt", "client_certificate"];
+    Resolver is "a resolver";
     /// The value of this header.
     header: Option<Located<HeaderName>>,
     /// A label of the host: `"{tenant}.example.com"`.
@@ -193,6 +202,13 @@ record! {
     connection_string: Option<Located<ConnectionStringPart>>,
     /// The tenant of the request that the ticket in this header was given to.
     ticket: Option<Located<HeaderName>>,
+    /// A claim of a verified token.
+    jwt: Option<JwtClaim>,
+    /// The tenant that a key stands for.
+    api_key: Option<ApiKey>,
+    /// A name in the client's certificate: `common_name`, `dns`, `uri` or `email`, or a pattern of
+    /// one, on a listener that asks for certificates.
+    client_certificate: Option<ClientCertificate>,
 }
 
 impl Decode for TenantRule {
@@ -242,6 +258,7 @@ fn is_several(entries: &[(crate::policy::yaml::Key, Node)]) -> bool {
         || matches!(entries, [(key, Node { value: Value::List(_), .. })] if !Resolver::KNOWN.contains(&key.text.as_str()))
 }
 
+/// Publishes a map or value that has several shapes.
 macro_rules! union_schema {
     ($($name:ident: $schema:expr;)*) => {$(
         impl JsonSchema for $name {
@@ -256,6 +273,8 @@ macro_rules! union_schema {
         }
     )*};
 }
+pub(super) use union_schema;
+
 union_schema! {
     PathPattern: |generator| json_schema!({
         "anyOf": [{ "type": "string" }, generator.subschema_for::<Extent>()]

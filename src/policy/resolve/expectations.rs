@@ -63,7 +63,7 @@ fn sample(request: &Request, report: &mut Report) -> Option<SampleRequest> {
         uri,
         host: request.host.as_ref().map_or_else(|| "localhost".to_owned(), |host| host.value.clone()),
         headers,
-        listener: request.listener.as_ref().map(|listener| listener.value),
+        listener: request.listener.as_ref().map(|listener| listener.value.clone()),
     })
 }
 

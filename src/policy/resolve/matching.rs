@@ -1,14 +1,13 @@
 //! Patterns of hosts and paths.
 
-use std::net::SocketAddr;
-
 use http::HeaderName;
 use percent_encoding::percent_decode_str;
 
+use crate::address::ListenAddress;
 use crate::policy::decode::Located;
 use crate::policy::diagnostic::Report;
 use crate::policy::document::{Match, PathPattern, Presence};
-use crate::policy::{HostMatch, PathMatch, PathSegment, RouteMatch};
+use crate::policy::{HostMatch, Listener, PathMatch, PathSegment, RouteMatch};
 
 /// What stands for the tenant in a pattern.
 const TENANT: &str = "{tenant}";
@@ -18,7 +17,7 @@ const TENANT: &str = "{tenant}";
 pub(super) fn route_match(
     written: Option<&Match>,
     is_query: bool,
-    listen: &[SocketAddr],
+    listen: &[Listener],
     report: &mut Report,
 ) -> Option<RouteMatch> {
     let Some(written) = written else {
@@ -77,15 +76,19 @@ pub(super) fn route_match(
 }
 
 /// A listener that the server has. One whose port the system picks has no address to be named by.
-fn listener(address: &Located<SocketAddr>, listen: &[SocketAddr], report: &mut Report) -> Option<SocketAddr> {
-    if address.value.port() == 0 {
+fn listener(
+    address: &Located<ListenAddress>,
+    listen: &[Listener],
+    report: &mut Report,
+) -> Option<ListenAddress> {
+    if address.value.is_picked() {
         report
             .error(address.place, "a listener with port 0 is at another address after every start")
             .help("give the listener a port of its own, in `server.listen` and here");
         return None;
     }
-    if !listen.contains(&address.value) {
-        let known: Vec<_> = listen.iter().map(SocketAddr::to_string).collect();
+    if !listen.iter().any(|one| one.address == address.value) {
+        let known: Vec<_> = listen.iter().map(|one| one.address.to_string()).collect();
         report
             .error(
                 address.place,
@@ -94,7 +97,7 @@ fn listener(address: &Located<SocketAddr>, listen: &[SocketAddr], report: &mut R
             .suggest(address.shown(), known.iter().map(String::as_str));
         return None;
     }
-    Some(address.value)
+    Some(address.value.clone())
 }
 
 fn everything() -> PathMatch {
@@ -185,7 +188,7 @@ pub(super) fn tenant_path(path: &Located<String>, report: &mut Report) -> Option
 }
 
 /// A path by segments.
-fn path_match(path: &Located<String>, below: bool, report: &mut Report) -> Option<PathMatch> {
+pub(super) fn path_match(path: &Located<String>, below: bool, report: &mut Report) -> Option<PathMatch> {
     let mut mistake = |message: String, help: &str| {
         // A message may quote one segment, which is more than may be told of a variable's value.
         let message = match path.is_from_environment() {

@@ -2,11 +2,16 @@
 //! that spans several keys is checked, and all mistakes are reported.
 
 mod access_log;
+mod assertion;
+mod certificate;
 mod expectations;
+mod keys;
+mod listeners;
 mod matching;
 mod overrides;
 mod plugins;
 mod queries;
+mod rewrite;
 mod routes;
 mod settings;
 mod shadow;
@@ -18,17 +23,17 @@ mod unused;
 mod upstreams;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use super::attached::Attached;
 use super::decode::Located;
 use super::diagnostic::Report;
 use super::document;
 use super::load::Whole;
 use super::source::Sources;
-use super::{Database, Excerpt, Name, Places, Plugin, Policy, Upstream};
+use super::{Database, Excerpt, Keys, Listener, Name, Places, Plugin, Policy, Upstream};
 
 /// Names that can be referred to; `None` stands for one whose definition is broken, and was
 /// reported there.
@@ -60,8 +65,9 @@ impl<T> Names<T> {
 
 /// Everything that routes refer to.
 pub(crate) struct Scope {
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listener>,
     databases: Names<Database>,
+    keys: Names<Keys>,
     plugins: Names<Plugin>,
     upstreams: Names<Upstream>,
     has_tenants: bool,
@@ -73,12 +79,14 @@ pub(crate) fn resolve(
     tenants: Option<&document::Tenants>,
     entries: Vec<document::TenantEntry>,
     sources: &Sources,
+    attached: &Attached,
     report: &mut Report,
 ) -> Option<Policy> {
-    let server = settings::server(whole.server.as_ref(), report);
+    let server = settings::server(whole.server.as_ref(), sources, attached, report);
     let scope = Scope {
         listen: server.listen.clone(),
         databases: settings::databases(&whole.databases, report),
+        keys: keys::keys(&whole.keys, sources, report),
         plugins: plugins::plugins(&whole.plugins, sources, report),
         upstreams: upstreams::upstreams(&whole.upstreams, report),
         has_tenants: tenants.is_some(),
@@ -113,6 +121,7 @@ pub(crate) fn resolve(
         databases: scope.databases.whole(),
         directory,
         overrides,
+        keys: scope.keys.whole(),
         plugins: scope.plugins.whole(),
         places: places(whole, sources),
         upstreams: scope.upstreams.whole(),

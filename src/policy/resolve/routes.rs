@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Scope, matching, queries, settings, shadow, sql};
+use super::{Scope, assertion, certificate, keys, matching, queries, rewrite, settings, shadow, sql};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::source::Place;
@@ -30,6 +30,7 @@ pub(super) fn resolve(written: &[document::Route], scope: &Scope, report: &mut R
         let tenant =
             route.tenant.get().and_then(|rule| tenant_rule(rule, route.sql.is_some(), scope, report));
         check_tenants_exist(route, scope, report);
+        let verify = route.verify.as_ref().map(|verify| keys::token(&verify.0, &scope.keys, report));
         let target = target(route, pattern.as_ref(), scope, report);
         if let Some(pattern) = &pattern {
             matches.push((route, pattern.clone()));
@@ -39,6 +40,7 @@ pub(super) fn resolve(written: &[document::Route], scope: &Scope, report: &mut R
                 name: route.name.get()?.value.as_str().into(),
                 matches: pattern?,
                 tenant: tenant?,
+                verify: verify.map_or(Some(None), |verify| verify.map(Some))?,
                 target: target?,
             })
         };
@@ -71,7 +73,7 @@ fn target(
             .help("remove it");
     }
     match (&route.forward, &route.query, &route.sql) {
-        (Some(written), None, None) => forward(route, written, scope, report).map(Target::Forward),
+        (Some(written), None, None) => forward(route, written, pattern, scope, report).map(Target::Forward),
         (None, Some(query), None) => {
             queries::resolve(route, query, pattern, scope, report).map(|query| Target::Query(Arc::new(query)))
         }
@@ -99,17 +101,33 @@ fn several_targets(place: Place, report: &mut Report) -> Option<Target> {
 fn forward(
     route: &document::Route,
     written: &document::Forward,
+    pattern: Option<&crate::policy::RouteMatch>,
     scope: &Scope,
     report: &mut Report,
 ) -> Option<Forward> {
-    if let (Some(ticket), Some(document::TenantRule::None)) = (&written.ticket, route.tenant.get()) {
+    let upstream = scope.upstreams.find(&written.upstream, report);
+    let Some(settings) = &written.settings else {
+        return Some(Forward { upstream: upstream?, ticket: None, assertion: None, rewrite: None });
+    };
+    let has_tenant = !matches!(route.tenant.get(), Some(document::TenantRule::None));
+    let only_with_tenant = [
+        settings.ticket.as_ref().map(|ticket| ("ticket", ticket.place)),
+        settings.assertion.as_ref().map(|assertion| ("assertion", assertion.place)),
+    ];
+    for (key, place) in only_with_tenant.into_iter().flatten().filter(|_| !has_tenant) {
         report
-            .error(ticket.place, "a route with `tenant: none` has no tenant to give a ticket for")
-            .help("remove `ticket`");
+            .error(place, format!("a route with `tenant: none` has no tenant to give a {key} for"))
+            .help(format!("remove `{key}`"));
     }
-    let ticket = written.ticket.as_ref().map(|ticket| ticket.value);
-    let upstream = scope.upstreams.find(&written.upstream, report)?;
-    Some(Forward { upgrade: upgrades(written.upgrade.as_ref(), &upstream, report), upstream, ticket })
+    let upstream = upstream?;
+    let names = rewrite::Names { tenant: has_tenant, path: pattern.map(|pattern| &pattern.path) };
+    Some(Forward {
+        upgrade: upgrades(settings.upgrade.as_ref(), &upstream, report),
+        upstream,
+        ticket: settings.ticket.as_ref().map(|ticket| ticket.value),
+        assertion: settings.assertion.as_ref().and_then(assertion::resolve),
+        rewrite: rewrite::resolve(settings, &names, report).map(Arc::new),
+    })
 }
 
 fn upgrades(
@@ -159,6 +177,9 @@ fn resolver(
         plugin,
         connection_string,
         ticket,
+        jwt,
+        api_key,
+        client_certificate,
         place,
         sound,
     } = written;
@@ -171,6 +192,9 @@ fn resolver(
         plugin.is_some(),
         connection_string.is_some(),
         ticket.is_some(),
+        jwt.is_some(),
+        api_key.is_some(),
+        client_certificate.is_some(),
     ];
     match given.into_iter().filter(|given| *given).count() {
         1 => {}
@@ -178,8 +202,8 @@ fn resolver(
         0 => {
             if *sound {
                 report.error(*place, "this resolver is empty").help(
-                    "name one of `header`, `host`, `path`, `query`, `cookie`, `plugin`, `ticket` and \
-                         `connection_string`",
+                    "name one of `header`, `host`, `path`, `query`, `cookie`, `jwt`, `api_key`, \
+                         `client_certificate`, `plugin`, `ticket` and `connection_string`",
                 );
             }
             return None;
@@ -202,6 +226,15 @@ fn resolver(
     }
     if let Some(header) = ticket {
         return Some(Resolver::Ticket(header.value.clone()));
+    }
+    if let Some(claim) = jwt {
+        return keys::jwt(claim, &scope.keys, report);
+    }
+    if let Some(key) = api_key {
+        return keys::api_key(key, &scope.keys, report);
+    }
+    if let Some(certificate) = client_certificate {
+        return certificate::resolve(certificate, &scope.keys, report);
     }
     if let Some(part) = connection_string {
         if !is_sql {

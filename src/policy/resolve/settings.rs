@@ -6,18 +6,22 @@ use std::sync::Arc;
 use http::uri::Authority;
 
 use super::access_log::access_log;
+use super::listeners::listeners;
 use super::tracing::tracing;
-use super::{Names, or};
+use super::{Names, assertion, or};
+use crate::address::PeerRange;
+use crate::policy::attached::Attached;
 use crate::policy::decode::{Located, Named, OneOrMany, shorten};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::leaf::{DurationOrZero, SharedKey, Size};
-use crate::policy::source::Place;
+use crate::policy::source::{Place, Sources};
 use crate::policy::yaml::Key;
 use crate::policy::{Database, Limits, Login, Name, PoolSettings, Secret, Server, Timeouts};
 
 /// The gateway's address where none is given.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+pub(super) const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 /// The admin listener's address where none is given.
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
 
@@ -27,7 +31,12 @@ const MAX_TENANT_METRICS: u32 = 1000;
 /// As long as what the key's hash makes of it (RFC 7518, section 3.2).
 const MIN_TICKET_KEY_BYTES: usize = 32;
 
-pub(super) fn server(written: Option<&document::Server>, report: &mut Report) -> Server {
+pub(super) fn server(
+    written: Option<&document::Server>,
+    sources: &Sources,
+    attached: &Attached,
+    report: &mut Report,
+) -> Server {
     let listen = written.and_then(|server| server.listen.as_ref());
     let admin = written.and_then(|server| server.admin.as_ref());
     if let Some(admin) = admin
@@ -40,29 +49,34 @@ pub(super) fn server(written: Option<&document::Server>, report: &mut Report) ->
             )
             .help("it shows routes, tenants and metrics to everyone who reaches it: `127.0.0.1` is safer");
     }
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    for one in listen.iter().flat_map(|many| &many.0) {
-        // Port 0 asks for any free port, and may be asked for several times.
-        if one.value.port() != 0
-            && (addresses.contains(&one.value) || Some(one.value) == admin.map(|admin| admin.value))
-        {
-            report
-                .error(one.place, format!("the address `{}` is used twice", one.shown()))
-                .help("give each listener its own port");
-        }
-        addresses.push(one.value);
-    }
     Server {
-        listen: if addresses.is_empty() { vec![DEFAULT_LISTEN] } else { addresses },
+        listen: listeners(listen, admin, attached, report),
         admin: or(admin, DEFAULT_ADMIN),
         admin_hosts: admin_hosts(written.and_then(|server| server.admin_hosts.as_ref()), report),
+        reuse_port: or(written.and_then(|server| server.reuse_port.as_ref()), false),
         limits: limits(written.and_then(|server| server.limits.as_ref())),
         timeouts: timeouts(written.and_then(|server| server.timeouts.as_ref())),
         ticket_key: ticket_key(written.and_then(|server| server.ticket_key.as_ref()), report),
+        assertion_keys: assertion::keys(written, sources, report),
+        trusted_proxies: trusted_proxies(written, report),
+        forwarded_host: or(written.and_then(|server| server.forwarded_host.as_ref()), false),
         access_log: access_log(written.and_then(|server| server.access_log.as_ref())),
         tracing: tracing(written.and_then(|server| server.tracing.as_ref()), report),
         tenant_metrics: tenant_metrics(written.and_then(|server| server.tenant_metrics.as_ref()), report),
     }
+}
+
+fn trusted_proxies(written: Option<&document::Server>, report: &mut Report) -> Vec<PeerRange> {
+    let ranges = written.and_then(|server| server.trusted_proxies.as_ref()).into_iter().flatten();
+    let trusted = ranges.map(|range| {
+        if range.value.is_everyone() {
+            let message =
+                format!("`{}` trusts everybody: any client could choose its address", range.shown());
+            report.error(range.place, message).help("name the networks that your load balancers are in");
+        }
+        range.value.clone()
+    });
+    trusted.collect()
 }
 
 fn ticket_key(written: Option<&Located<SharedKey>>, report: &mut Report) -> Option<Secret> {
@@ -110,6 +124,7 @@ fn limits(written: Option<&document::Limits>) -> Limits {
         query_body_bytes: size(written.query_body_bytes.as_ref(), default.query_body_bytes),
         min_body_rate: written.min_body_rate.as_ref().map_or(default.min_body_rate, |size| size.value.0),
         connections: count(written.connections.as_ref(), default.connections),
+        handshakes: count(written.handshakes.as_ref(), default.handshakes),
     }
 }
 
@@ -117,6 +132,7 @@ fn timeouts(written: Option<&document::Timeouts>) -> Timeouts {
     let default = Timeouts::default();
     let Some(written) = written else { return default };
     Timeouts {
+        handshake: or(written.handshake.as_ref(), default.handshake),
         header_read: or(written.header_read.as_ref(), default.header_read),
         body_idle: or(written.body_idle.as_ref(), default.body_idle),
         keep_alive: or(written.keep_alive.as_ref(), default.keep_alive),

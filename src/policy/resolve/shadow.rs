@@ -1,7 +1,6 @@
 //! Routes that no request can reach, because an earlier one takes everything they would.
 
-use std::net::SocketAddr;
-
+use crate::address::ListenAddress;
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::{HostMatch, PathMatch, PathSegment, RouteMatch};
@@ -44,7 +43,7 @@ fn covers(wide: &RouteMatch, narrow: &RouteMatch) -> bool {
         })
 }
 
-fn covers_listeners(wide: &[SocketAddr], narrow: &[SocketAddr]) -> bool {
+fn covers_listeners(wide: &[ListenAddress], narrow: &[ListenAddress]) -> bool {
     wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|address| wide.contains(address)))
 }
 
@@ -111,7 +110,7 @@ mod tests {
 
     #[test]
     fn listeners_keep_routes_apart() {
-        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let at = |port: u16| ListenAddress::Tcp(([127, 0, 0, 1], port).into());
         assert!(covers_listeners(&[], &[at(1)]));
         assert!(covers_listeners(&[at(1), at(2)], &[at(1)]));
         assert!(!covers_listeners(&[at(1)], &[]));

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::policy::decode::Named;
 use crate::policy::diagnostic::Report;
 use crate::policy::load::Whole;
-use crate::policy::{DirectorySource, Override, Resolver, Route, Target, TenantRule};
+use crate::policy::{CertificateRule, DirectorySource, Override, Resolver, Route, Target, TenantRule};
 
 /// Warns about plugins, upstreams and databases that no route and no tenant uses.
 pub(super) fn warn(
@@ -22,9 +22,15 @@ pub(super) fn warn(
             Target::Query(query) => used.insert(("database", query.database.name.as_ref())),
             Target::Sql(endpoint) => used.insert(("database", endpoint.database.name.as_ref())),
         };
+        used.extend(route.verify.iter().map(|token| ("set of keys", token.keys.name.as_ref())));
         if let TenantRule::First(resolvers) | TenantRule::All(resolvers) = &route.tenant {
             used.extend(resolvers.iter().filter_map(|resolver| match resolver {
                 Resolver::Plugin(plugin) => Some(("plugin", plugin.name.as_ref())),
+                Resolver::Jwt(token, _) => Some(("set of keys", token.keys.name.as_ref())),
+                Resolver::ApiKey(_, table)
+                | Resolver::ClientCertificate(CertificateRule::Fingerprint(table)) => {
+                    Some(("set of keys", table.name.as_ref()))
+                }
                 _ => None,
             }));
         }
@@ -43,6 +49,7 @@ pub(super) fn warn(
         }
         None => {}
     }
+    warn_of("set of keys", "resolver", &whole.keys, &used, report);
     warn_of("plugin", "resolver", &whole.plugins, &used, report);
     warn_of("database", "route and no tenant", &whole.databases, &used, report);
     // A plugin may send a request to any upstream by its name.

@@ -84,7 +84,7 @@ impl Edge {
         let metrics = Metrics::new();
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(serve(
-            vec![listener],
+            vec![listener.into()],
             settings,
             Arc::new(handler),
             Arc::clone(&metrics),
@@ -116,7 +116,7 @@ impl Edge {
                     .map(|host| host.to_str().unwrap().to_owned())
                     .or_else(|| request.uri().authority().map(ToString::to_string))
                     .unwrap_or_default();
-                let hop = Hop { scheme: "http", authority: &authority, peer: connection.peer };
+                let hop = Hop { scheme: "http", authority: &authority, peer: connection.peer, hops: &[] };
                 headers::prepare(request.headers_mut(), hop, Caller::NoTenant, "request-1");
                 upstream.send(request, &mut Errand { switch, ..Errand::default() }).await
             }

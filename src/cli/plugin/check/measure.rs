@@ -131,7 +131,7 @@ fn sample() -> RequestHead {
         host: "acme.example.com".into(),
         uri: Uri::from_static("/orders?page=2"),
         headers,
-        peer: ([192, 0, 2, 1], 40_000).into(),
+        peer: crate::address::Peer::Ip(([192, 0, 2, 1], 40_000).into()),
         ..RequestHead::default()
     }
 }

@@ -1,0 +1,49 @@
+//! Which headers end at a hop, which only we may say, and which frame a request.
+
+use http::HeaderName;
+use http::header;
+
+use crate::decision::folds_alike;
+
+/// Headers that end at a hop (RFC 9110, section 7.6.1), `Expect` because we answer it, and the
+/// ones of the old ways to HTTP/2.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "te",
+    "upgrade",
+    "expect",
+    "http2-settings",
+    "trailer",
+];
+
+/// Whether a header is meant for the next hop only.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(&name.as_str())
+}
+
+/// Whether only we may say this, however it is spelled: a backend that folds `_`, `.` or case into
+/// `-` reads `X_Tenant.ID` as `X-Tenant-ID`.
+pub fn is_reserved(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    match name.len() {
+        9 if folds_alike(name, "forwarded") || folds_alike(name, "x-real-ip") => true,
+        12 if folds_alike(name, "x-request-id") => true,
+        _ => {
+            starts_folded(name, "x-tenant-")
+                || starts_folded(name, "x-forwarded-")
+                || starts_folded(name, "proxy-")
+        }
+    }
+}
+
+/// Whether a header says where a request goes or where it ends.
+pub fn is_framing(name: &HeaderName) -> bool {
+    folds_alike(name.as_str(), "content-length") || name == header::HOST
+}
+
+fn starts_folded(name: &str, folded: &str) -> bool {
+    name.get(..folded.len()).is_some_and(|start| folds_alike(start, folded))
+}

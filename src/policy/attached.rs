@@ -1,0 +1,56 @@
+//! Files that a policy names and that are no part of its text: certificates and their keys.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::decode::Located;
+use super::diagnostic::Report;
+use super::load::reason;
+use super::source::Sources;
+
+/// The files, each read once, however often it is named.
+#[derive(Default)]
+pub(crate) struct Attached {
+    /// By the path as it is written and the file that it is written in.
+    paths: BTreeMap<(u32, String), PathBuf>,
+    texts: BTreeMap<PathBuf, io::Result<String>>,
+}
+
+impl Attached {
+    /// Reads the file that is named at `name`.
+    pub(crate) fn add(
+        &mut self,
+        name: &Located<String>,
+        sources: &Sources,
+        read: impl FnOnce(&Path) -> io::Result<String>,
+    ) {
+        let path = sources.beside(name.place, &name.value);
+        self.paths.insert((name.place.file, name.value.clone()), path.clone());
+        self.texts.entry(path).or_insert_with_key(|path| read(path));
+    }
+
+    /// The text of the file that is named at `name`; one that cannot be read is reported there.
+    pub(crate) fn text(&self, name: &Located<String>, report: &mut Report) -> Option<&str> {
+        let path = self.paths.get(&(name.place.file, name.value.clone()));
+        match self.texts.get(path?).expect("each path was read") {
+            Ok(text) => Some(text),
+            Err(error) => {
+                report
+                    .error(name.place, format!("cannot read `{}`: {}", name.shown(), reason(error)))
+                    .help("paths are relative to the file that names them");
+                None
+            }
+        }
+    }
+
+    /// Every path, read or not: what a watcher watches.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.texts.keys()
+    }
+
+    /// What could be read, in the order of the paths.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.texts.values().filter_map(|text| text.as_deref().ok())
+    }
+}

@@ -1,0 +1,237 @@
+//! A listener: a socket, what holds for its connections, and who has it after us.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use socket2::{SockFilter, SockRef};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+
+use super::tls::TlsTerms;
+use super::transport::Transport;
+use crate::address::{ListenAddress, Peer, PeerRange};
+use crate::policy;
+
+/// How long a listener whose successor is there lets the connections in that are half made.
+const HALF_MADE: Duration = Duration::from_millis(200);
+
+/// A classic BPF program over a TCP header: lets pass what is no SYN, as no new connection must be
+/// made to a listener that is about to close. The kernel would reset it; a SYN that is dropped is
+/// sent again, to the successor.
+const NO_SYN: [SockFilter; 4] = [
+    // The byte with the flags: BPF_LD | BPF_B | BPF_ABS.
+    SockFilter::new(0x30, 0, 0, 13),
+    // Jump on SYN: BPF_JMP | BPF_JSET | BPF_K.
+    SockFilter::new(0x45, 0, 1, 0x02),
+    // BPF_RET | BPF_K: nothing of the packet, or all of it.
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
+
+/// Who takes the connections at a listener's address when we no longer do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Successor {
+    /// Nobody, as far as we know.
+    #[default]
+    None,
+    /// A process with a socket of its own at the same address. The connections in our queue are
+    /// ours to serve.
+    OwnSocket,
+    /// Whoever gave us the socket still has it, and the queue with it.
+    SameSocket,
+}
+
+/// A listener of the gateway.
+pub struct Listener {
+    socket: Socket,
+    local: ListenAddress,
+    successor: Successor,
+    terms: Arc<ArcSwap<Terms>>,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection that has said nothing yet.
+pub(super) struct Accepted {
+    pub(super) transport: Transport,
+    pub(super) peer: Peer,
+    pub(super) local: ListenAddress,
+}
+
+/// What holds for the connections of a listener; replaced as a whole when the policy changes.
+pub(super) struct Terms {
+    pub(super) tls: Option<TlsTerms>,
+    proxy_protocol: Vec<PeerRange>,
+    /// Cancelled when whom we believe has changed, so that nobody stays who was believed before.
+    pub(super) outdated: CancellationToken,
+}
+
+/// The way to change the terms of a listener that runs.
+#[derive(Clone)]
+pub struct TermsHandle(Arc<ArcSwap<Terms>>);
+
+impl TermsHandle {
+    /// Puts what `policy` says in force for new connections. Connections stay as they are where
+    /// only certificates were renewed; where it changed who is believed, they finish what is under
+    /// way and end.
+    pub fn set(&self, policy: &policy::Listener) {
+        let current = self.0.load();
+        if current.is_of(policy) {
+            return;
+        }
+        let next = Arc::new(Terms::new(policy));
+        let trusts_alike = current.trusts_like(&next);
+        let former = self.0.swap(next);
+        if !trusts_alike {
+            former.outdated.cancel();
+        }
+    }
+}
+
+/// Plain HTTP for everyone who reaches a socket.
+impl From<TcpListener> for Listener {
+    fn from(socket: TcpListener) -> Self {
+        // Where it is matters to routes that name their listener, and none of those is served yet.
+        let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+        let local = socket.local_addr().unwrap_or(nowhere).into();
+        let policy = policy::Listener::plain(ListenAddress::clone(&local));
+        Self::new(Socket::Tcp(socket), local, &policy, Successor::None)
+    }
+}
+
+impl Listener {
+    /// A TCP listener under the terms of `policy`.
+    ///
+    /// # Errors
+    /// Where the socket is not one that listens.
+    pub fn tcp(socket: TcpListener, policy: &policy::Listener, successor: Successor) -> io::Result<Self> {
+        let local = socket.local_addr()?.into();
+        Ok(Self::new(Socket::Tcp(socket), local, policy, successor))
+    }
+
+    /// A Unix listener under the terms of `policy`, at the policy's path.
+    pub fn unix(socket: UnixListener, policy: &policy::Listener, successor: Successor) -> Self {
+        Self::new(Socket::Unix(socket), policy.address.clone(), policy, successor)
+    }
+
+    fn new(socket: Socket, local: ListenAddress, policy: &policy::Listener, successor: Successor) -> Self {
+        let terms = Arc::new(ArcSwap::from_pointee(Terms::new(policy)));
+        Self { socket, local, successor, terms }
+    }
+
+    /// Where it is, as the system gave it.
+    pub fn address(&self) -> &ListenAddress {
+        &self.local
+    }
+
+    /// The way to change its terms while it runs.
+    pub fn terms(&self) -> TermsHandle {
+        TermsHandle(Arc::clone(&self.terms))
+    }
+
+    /// What holds for a connection that is accepted now.
+    pub(super) fn current_terms(&self) -> Arc<Terms> {
+        self.terms.load_full()
+    }
+
+    /// The next connection; `None` where the client has gone already.
+    pub(super) async fn accept(&self) -> io::Result<Option<Accepted>> {
+        match &self.socket {
+            Socket::Tcp(socket) => {
+                let (stream, peer) = socket.accept().await?;
+                let local = stream.set_nodelay(true).and_then(|()| stream.local_addr());
+                let Ok(local) = local else { return Ok(None) };
+                Ok(Some(Accepted {
+                    transport: Transport::Tcp(stream),
+                    peer: peer.into(),
+                    local: local.into(),
+                }))
+            }
+            Socket::Unix(socket) => {
+                let (stream, _) = socket.accept().await?;
+                let transport = Transport::Other(Box::new(stream));
+                Ok(Some(Accepted { transport, peer: Peer::Unix, local: self.local.clone() }))
+            }
+        }
+    }
+
+    /// Closes, and gives the connections that the kernel has made for us and that would be reset
+    /// with the socket.
+    pub(super) async fn close(self) -> Vec<Accepted> {
+        if self.successor == Successor::SameSocket {
+            return Vec::new();
+        }
+        if self.successor == Successor::OwnSocket
+            && let Socket::Tcp(socket) = &self.socket
+        {
+            // Where the kernel cannot, what is lost are connections of a few microseconds.
+            match SockRef::from(socket).attach_filter(&NO_SYN) {
+                Ok(()) => tokio::time::sleep(HALF_MADE).await,
+                Err(error) => tracing::debug!(%error, "cannot turn new connections to the successor"),
+            }
+        }
+        let queued = match self.socket {
+            Socket::Tcp(socket) => queued_tcp(socket),
+            Socket::Unix(socket) => queued_unix(socket, &self.local),
+        };
+        queued.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot take the connections that were waiting");
+            Vec::new()
+        })
+    }
+}
+
+/// Everything in the queue. The runtime's own view of it may lag behind, so that the kernel is asked.
+fn queued_tcp(socket: TcpListener) -> io::Result<Vec<Accepted>> {
+    let socket = socket.into_std()?;
+    let mut queued = Vec::new();
+    while let Ok((stream, peer)) = socket.accept() {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let local = stream.local_addr()?.into();
+        let transport = Transport::Tcp(tokio::net::TcpStream::from_std(stream)?);
+        queued.push(Accepted { transport, peer: peer.into(), local });
+    }
+    Ok(queued)
+}
+
+fn queued_unix(socket: UnixListener, local: &ListenAddress) -> io::Result<Vec<Accepted>> {
+    let socket = socket.into_std()?;
+    let mut queued = Vec::new();
+    while let Ok((stream, _)) = socket.accept() {
+        stream.set_nonblocking(true)?;
+        let transport = Transport::Other(Box::new(tokio::net::UnixStream::from_std(stream)?));
+        queued.push(Accepted { transport, peer: Peer::Unix, local: local.clone() });
+    }
+    Ok(queued)
+}
+
+impl Terms {
+    fn new(policy: &policy::Listener) -> Self {
+        Self {
+            tls: policy.tls.clone().map(TlsTerms::new),
+            proxy_protocol: policy.proxy_protocol.clone(),
+            outdated: CancellationToken::new(),
+        }
+    }
+
+    fn is_of(&self, policy: &policy::Listener) -> bool {
+        self.tls.as_ref().map(TlsTerms::policy) == policy.tls.as_ref()
+            && self.proxy_protocol == policy.proxy_protocol
+    }
+
+    fn trusts_like(&self, other: &Self) -> bool {
+        let of = |terms: &Self| terms.tls.as_ref().map(|tls| tls.policy().clients.clone());
+        of(self) == of(other) && self.proxy_protocol == other.proxy_protocol
+    }
+
+    /// Whether `peer` must announce its client.
+    pub(super) fn is_announced(&self, peer: &Peer) -> bool {
+        self.proxy_protocol.iter().any(|range| range.contains(peer))
+    }
+}

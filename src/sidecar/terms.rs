@@ -1,0 +1,65 @@
+//! Keeps the terms of listeners that run as the policy in force has them.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::address::ListenAddress;
+use crate::policy;
+use crate::server::TermsHandle;
+use crate::snapshot::SnapshotStore;
+use crate::telemetry::{CertificateLabel, Metrics};
+
+/// The listeners that run, each with the place of its settings in a policy.
+#[derive(Default)]
+pub(super) struct Terms(Vec<(Settings, TermsHandle)>);
+
+/// Which of a policy's listeners is meant: the one at this address, or one of several for which the
+/// system picks the port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Settings {
+    address: ListenAddress,
+    nth: usize,
+}
+
+impl Terms {
+    /// Adds a listener that runs with the settings of the next of the policy's at its address.
+    pub(super) fn add(&mut self, policy: &policy::Listener, handle: TermsHandle) {
+        let alike = self.0.iter().filter(|(settings, _)| settings.address == policy.address);
+        let nth = if policy.address.is_picked() { alike.count() } else { 0 };
+        self.0.push((Settings { address: policy.address.clone(), nth }, handle));
+    }
+
+    /// Follows the policy for as long as it is polled. A listener that the policy no longer has goes
+    /// on under its last terms: it ends with the process.
+    pub(super) async fn follow(self, store: Arc<SnapshotStore>, metrics: Arc<Metrics>) {
+        let mut news = store.news();
+        loop {
+            // Seen before it is read: what comes meanwhile is news again.
+            news.borrow_and_update();
+            let snapshot = store.load();
+            let listen = &snapshot.policy().server.listen;
+            for (settings, handle) in &self.0 {
+                let mut alike = listen.iter().filter(|listener| listener.address == settings.address);
+                if let Some(policy) = alike.nth(settings.nth) {
+                    handle.set(policy);
+                }
+            }
+            tell_expiry(listen, &metrics);
+            if news.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn tell_expiry(listen: &[policy::Listener], metrics: &Metrics) {
+    metrics.certificate_expiry.clear();
+    for certificate in
+        listen.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates)
+    {
+        let seconds =
+            certificate.expires().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let label = CertificateLabel { certificate: Arc::clone(certificate.file()) };
+        metrics.certificate_expiry.get_or_create(&label).set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+}

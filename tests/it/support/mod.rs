@@ -4,6 +4,7 @@ pub mod backend;
 pub mod edge;
 pub mod gateway;
 pub mod postgres;
+pub mod process;
 pub mod raw_client;
 pub mod raw_upstream;
 pub mod tenant_fixture;

@@ -217,7 +217,8 @@ mod tests {
     use super::*;
 
     fn begin(id: &str) -> Progress {
-        Progress::begin(id.into(), ([192, 0, 2, 1], 1).into(), Method::GET, Uri::from_static("/a?b"))
+        let peer = Peer::Ip(([192, 0, 2, 1], 1).into());
+        Progress::begin(id.into(), peer, Method::GET, Uri::from_static("/a?b"))
     }
 
     #[test]

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::access_line::Finished;
 use super::access_log::AccessLog;
 use super::spans::Traced;
+use crate::address::Peer;
 use crate::body::{Body, BodyEnd, BodyOutcome, Observer};
 use crate::error::{Code, Refusal};
 use crate::fairness::Pass;

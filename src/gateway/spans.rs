@@ -77,7 +77,7 @@ impl Traced {
     /// The whole request, as the gateway serves it.
     fn request(&self, record: &Record, status: StatusCode, complete: bool, clock: &Clock) -> Span {
         let (name, method) = method(&record.place.method);
-        let route = record.place.route();
+        let (route, client) = (record.place.route(), record.place.client());
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
             KeyValue::new("url.path", record.place.uri.path().to_owned()),
@@ -87,7 +87,10 @@ impl Traced {
                 if self.version == Version::HTTP_2 { "2" } else { "1.1" },
             ),
             KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
-            KeyValue::new("client.address", record.place.peer.ip().to_canonical().to_string()),
+            KeyValue::new(
+                "client.address",
+                client.ip().map_or_else(|| client.to_string(), |ip| ip.to_string()),
+            ),
             KeyValue::new("innkeeper.request_id", record.place.id.clone()),
             KeyValue::new("innkeeper.generation", i64::try_from(record.generation).unwrap_or(i64::MAX)),
         ];

@@ -175,7 +175,7 @@ impl InForce {
         match &self.rule.action {
             Action::Canary { sample: Sample::Header(name), .. } => head.headers.contains_key(name),
             Action::Canary { upstream, sample: Sample::Clients(part) } => {
-                let client = head.peer.ip().to_canonical().to_string();
+                let client = head.peer.ip().map_or_else(|| head.peer.to_string(), |ip| ip.to_string());
                 hash_of(&[upstream, tenant.as_str(), &client]) % Part::WHOLE.millionths() < part.millionths()
             }
             _ => true,
@@ -237,8 +237,8 @@ fn hash_of(parts: &[&str]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use crate::address::Peer;
     use std::collections::BTreeMap;
-    use std::net::IpAddr;
     use std::time::Duration;
 
     use super::*;
@@ -254,7 +254,7 @@ mod tests {
     }
 
     fn from(client: [u8; 4]) -> RequestHead {
-        RequestHead { peer: (IpAddr::from(client), 1).into(), ..RequestHead::default() }
+        RequestHead { peer: Peer::Ip((client, 1).into()), ..RequestHead::default() }
     }
 
     #[test]

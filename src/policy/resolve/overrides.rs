@@ -1,7 +1,6 @@
 //! Placement overrides: whose they are, and the one thing that each does.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{matching, settings};
@@ -9,7 +8,7 @@ use crate::policy::decode::{Decode as _, Located};
 use crate::policy::diagnostic::{Diagnostics, Report};
 use crate::policy::document;
 use crate::policy::source::{Place, Sources};
-use crate::policy::{Action, DirectorySource, Name, Override, Part, Policy, Sample, yaml};
+use crate::policy::{Action, DirectorySource, Listener, Name, Override, Part, Policy, Sample, yaml};
 use crate::tenant::TenantId;
 
 /// What stands for every tenant.
@@ -23,7 +22,7 @@ const LONGEST_HOLD: Duration = Duration::from_secs(300);
 pub(super) struct Surroundings<'a> {
     /// The upstream of that name; an unknown one is reported.
     pub(super) upstream: &'a dyn Fn(&Located<String>, &mut Report) -> Option<Name>,
-    pub(super) listen: &'a [SocketAddr],
+    pub(super) listen: &'a [Listener],
     pub(super) directory: Option<&'a DirectorySource>,
 }
 

@@ -107,7 +107,8 @@ fn forward(
 ) -> Option<Forward> {
     let upstream = scope.upstreams.find(&written.upstream, report);
     let Some(settings) = &written.settings else {
-        return Some(Forward { upstream: upstream?, ticket: None, assertion: None, rewrite: None });
+        let (upstream, upgrade) = (upstream?, vec![upgrade::Protocol::websocket()]);
+        return Some(Forward { upstream, ticket: None, upgrade, assertion: None, rewrite: None });
     };
     let has_tenant = !matches!(route.tenant.get(), Some(document::TenantRule::None));
     let only_with_tenant = [

@@ -7,6 +7,7 @@ pub mod frames;
 pub mod gateway;
 pub mod issuer;
 pub mod postgres;
+pub mod process;
 pub mod raw_client;
 pub mod raw_upstream;
 pub mod talk;

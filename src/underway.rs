@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use http::{Method, Uri};
@@ -29,17 +29,25 @@ pub struct Progress {
     pub id: String,
     /// When its head was read.
     pub started: Instant,
-    /// The other end of its connection.
-    pub peer: SocketAddr,
     /// Its method.
     pub method: Method,
     /// Its target as it came, query included.
     pub uri: Uri,
-    route: OnceLock<Arc<str>>,
-    tenant: OnceLock<TenantId>,
+    known: Mutex<Known>,
     phase: AtomicU8,
     received: AtomicU64,
     sent: AtomicU64,
+}
+
+/// Whose request it is, as far as that is known.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The other end of its connection.
+    pub peer: SocketAddr,
+    /// The route that took it.
+    pub route: Option<Arc<str>>,
+    /// The tenant that it was admitted for.
+    pub tenant: Option<TenantId>,
 }
 
 /// What a request is waiting for.
@@ -111,25 +119,18 @@ impl Progress {
         Self {
             id,
             started: Instant::now(),
-            peer,
             method,
             uri,
-            route: OnceLock::new(),
-            tenant: OnceLock::new(),
+            known: Mutex::new(Known { peer, route: None, tenant: None }),
             phase: AtomicU8::new(Phase::Resolving as u8),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         }
     }
 
-    /// The route that took it.
-    pub fn route(&self) -> Option<&Arc<str>> {
-        self.route.get()
-    }
-
-    /// The tenant that it was admitted for.
-    pub fn tenant(&self) -> Option<&TenantId> {
-        self.tenant.get()
+    /// Whose it is.
+    pub fn known(&self) -> Known {
+        self.lock().clone()
     }
 
     /// What it is waiting for.
@@ -147,14 +148,14 @@ impl Progress {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Notes the route. A request has one.
+    /// Notes the route.
     pub fn set_route(&self, route: Arc<str>) {
-        let _ = self.route.set(route);
+        self.lock().route = Some(route);
     }
 
-    /// Notes the tenant. A request has one.
+    /// Notes the tenant.
     pub fn set_tenant(&self, tenant: TenantId) {
-        let _ = self.tenant.set(tenant);
+        self.lock().tenant = Some(tenant);
     }
 
     /// Notes what it is waiting for from now on.
@@ -170,6 +171,10 @@ impl Progress {
     /// Counts bytes of its answer.
     pub fn send(&self, bytes: u64) {
         self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -228,6 +233,10 @@ mod tests {
             place.set_phase(phase);
             assert_eq!(underway.list()[0].phase(), phase);
         }
+        place.set_route("app".into());
+        place.set_tenant("acme".parse().unwrap());
+        let known = underway.list()[0].known();
+        assert_eq!((known.route.as_deref(), known.tenant.unwrap().as_str()), (Some("app"), "acme"));
         place.send(3);
         place.send(4);
         place.receive(1);

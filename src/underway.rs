@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use http::{Method, Uri};
@@ -29,18 +29,25 @@ pub struct Progress {
     pub id: String,
     /// When its head was read.
     pub started: Instant,
-    /// The other end of its connection.
-    pub peer: Peer,
     /// Its method.
     pub method: Method,
     /// Its target as it came, query included.
     pub uri: Uri,
-    client: OnceLock<Peer>,
-    route: OnceLock<Arc<str>>,
-    tenant: OnceLock<TenantId>,
+    known: Mutex<Known>,
     phase: AtomicU8,
     received: AtomicU64,
     sent: AtomicU64,
+}
+
+/// Whose request it is, as far as that is known.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Who sent it: the other end of its connection, or whom a trusted hop says was before that.
+    pub peer: Peer,
+    /// The route that took it.
+    pub route: Option<Arc<str>>,
+    /// The tenant that it was admitted for.
+    pub tenant: Option<TenantId>,
 }
 
 /// What a request is waiting for.
@@ -112,31 +119,18 @@ impl Progress {
         Self {
             id,
             started: Instant::now(),
-            peer,
             method,
             uri,
-            client: OnceLock::new(),
-            route: OnceLock::new(),
-            tenant: OnceLock::new(),
+            known: Mutex::new(Known { peer, route: None, tenant: None }),
             phase: AtomicU8::new(Phase::Resolving as u8),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         }
     }
 
-    /// Who sent it: the other end of its connection, or whoever a trusted hop says was before it.
-    pub fn client(&self) -> Peer {
-        self.client.get().copied().unwrap_or(self.peer)
-    }
-
-    /// The route that took it.
-    pub fn route(&self) -> Option<&Arc<str>> {
-        self.route.get()
-    }
-
-    /// The tenant that it was admitted for.
-    pub fn tenant(&self) -> Option<&TenantId> {
-        self.tenant.get()
+    /// Whose it is.
+    pub fn known(&self) -> Known {
+        self.lock().clone()
     }
 
     /// What it is waiting for.
@@ -155,18 +149,18 @@ impl Progress {
     }
 
     /// Notes who sent it, where a trusted hop tells.
-    pub fn set_client(&self, client: Peer) {
-        let _ = self.client.set(client);
+    pub fn set_peer(&self, peer: Peer) {
+        self.lock().peer = peer;
     }
 
-    /// Notes the route. A request has one.
+    /// Notes the route.
     pub fn set_route(&self, route: Arc<str>) {
-        let _ = self.route.set(route);
+        self.lock().route = Some(route);
     }
 
-    /// Notes the tenant. A request has one.
+    /// Notes the tenant.
     pub fn set_tenant(&self, tenant: TenantId) {
-        let _ = self.tenant.set(tenant);
+        self.lock().tenant = Some(tenant);
     }
 
     /// Notes what it is waiting for from now on.
@@ -182,6 +176,10 @@ impl Progress {
     /// Counts bytes of its answer.
     pub fn send(&self, bytes: u64) {
         self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -241,6 +239,10 @@ mod tests {
             place.set_phase(phase);
             assert_eq!(underway.list()[0].phase(), phase);
         }
+        place.set_route("app".into());
+        place.set_tenant("acme".parse().unwrap());
+        let known = underway.list()[0].known();
+        assert_eq!((known.route.as_deref(), known.tenant.unwrap().as_str()), (Some("app"), "acme"));
         place.send(3);
         place.send(4);
         place.receive(1);

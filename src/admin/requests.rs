@@ -30,7 +30,7 @@ pub(super) async fn list(underway: &Underway, call: Call<'_>) -> Answer {
     let mut found = underway.list();
     found.retain(|progress| {
         let of_tenant =
-            tenant.as_deref().is_none_or(|id| progress.tenant().is_some_and(|is| is.as_str() == id));
+            tenant.as_deref().is_none_or(|id| progress.known().tenant.is_some_and(|is| is.as_str() == id));
         of_tenant && progress.started.elapsed() >= older_than
     });
     let count = found.len();
@@ -46,15 +46,16 @@ pub(super) async fn list(underway: &Underway, call: Call<'_>) -> Answer {
 }
 
 fn describe(progress: &Progress) -> Value {
+    let known = progress.known();
     json!({
         "id": progress.id,
         "seconds": progress.started.elapsed().as_secs_f64(),
         "phase": progress.phase().as_str(),
-        "tenant": progress.tenant().map(TenantId::as_str),
-        "route": progress.route(),
+        "tenant": known.tenant.as_ref().map(TenantId::as_str),
+        "route": known.route,
         "method": progress.method.as_str(),
         "path": progress.uri.path(),
-        "peer": progress.client(),
+        "peer": known.peer,
         "received_bytes": progress.received(),
         "sent_bytes": progress.sent(),
     })
@@ -65,12 +66,13 @@ fn table(found: &[Arc<Progress>], count: usize) -> String {
     let row = |progress: &Arc<Progress>| {
         // Whole milliseconds: nobody reads more of a request that goes on.
         let milliseconds = u64::try_from(progress.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let known = progress.known();
         let age = humantime::format_duration(Duration::from_millis(milliseconds));
         [
             age.to_string(),
             progress.phase().as_str().to_owned(),
-            progress.tenant().map_or("-", TenantId::as_str).to_owned(),
-            progress.route().map_or("-", |route| &**route).to_owned(),
+            known.tenant.as_ref().map_or("-", TenantId::as_str).to_owned(),
+            known.route.as_deref().unwrap_or("-").to_owned(),
             progress.received().to_string(),
             progress.sent().to_string(),
             format!("{} {}", progress.method, progress.uri.path()),

@@ -20,6 +20,7 @@ use crate::handler::{Connection, Inbound};
 use crate::policy;
 use crate::snapshot::{Caller, Matched, ResolvedBy, Snapshot, Target, Trail};
 use crate::telemetry::{self, Metrics, RequestLabels, RouteLabel};
+use crate::tenant::TenantId;
 use crate::trace;
 use crate::underway::{Phase, Place, Progress, Underway};
 
@@ -45,6 +46,9 @@ pub(super) struct Around<'a> {
 pub(super) struct Record {
     pub(super) place: Place,
     pub(super) generation: u64,
+    pub(super) peer: Peer,
+    pub(super) route: Option<Arc<str>>,
+    pub(super) tenant: Option<TenantId>,
     pub(super) target: &'static str,
     pub(super) by: Option<ResolvedBy>,
     pub(super) trail: Trail,
@@ -84,6 +88,9 @@ impl Record {
         let server = &snapshot.policy().server;
         Self {
             generation: snapshot.generation(),
+            peer: connection.peer,
+            route: None,
+            tenant: None,
             target: "",
             by: None,
             trail: Trail::default(),
@@ -128,11 +135,15 @@ impl Record {
 
     /// Who the client is, where a trusted hop tells.
     pub(super) fn came_from(&mut self, client: Peer) {
-        self.place.set_client(client);
+        if client != self.peer {
+            self.peer = client;
+            self.place.set_peer(client);
+        }
     }
 
     pub(super) fn matched(&mut self, matched: &Matched<'_>) {
         self.place.set_route(Arc::clone(matched.name()));
+        self.route = Some(Arc::clone(matched.name()));
         self.target = match matched.target() {
             Target::Forward(_) => "forward",
             Target::Query(_) => "query",
@@ -151,13 +162,14 @@ impl Record {
             self.pass = admitted.pass().clone();
             self.overridden = ruling.placed().map(|placed| policy::Name::clone(&placed.rule().id));
             self.place.set_tenant(admitted.tenant().id.clone());
+            self.tenant = Some(admitted.tenant().id.clone());
             self.by = Some(by.clone());
             self.reason.clone_from(&placement.reason);
         }
         self.place.set_phase(if self.target == "forward" { Phase::Upstream } else { Phase::Database });
         let now = Instant::now();
         self.admitted_at = Some(now);
-        if let (Some(route), Some(matched_at)) = (self.place.route(), self.matched_at) {
+        if let (Some(route), Some(matched_at)) = (&self.route, self.matched_at) {
             let label = RouteLabel { route: Arc::clone(route) };
             let took = now.duration_since(matched_at);
             self.metrics.resolution_duration.get_or_create(&label).observe(took.as_secs_f64());
@@ -197,7 +209,7 @@ impl Record {
     }
 
     fn count(&self, outcome: &'static str, status: StatusCode, answered_at: Instant) {
-        let route = self.place.route().cloned().unwrap_or_default();
+        let route = self.route.clone().unwrap_or_default();
         let label = RouteLabel { route: Arc::clone(&route) };
         let took = answered_at.duration_since(self.place.started);
         self.metrics.request_duration.get_or_create(&label).observe(took.as_secs_f64());
@@ -211,7 +223,7 @@ impl Record {
         let took = ended_at.duration_since(self.place.started);
         let until_answer = answered_at.duration_since(self.place.started);
         if self.tenants_shown > 0
-            && let Some(tenant) = self.place.tenant()
+            && let Some(tenant) = &self.tenant
         {
             let received = self.place.received();
             let finished =

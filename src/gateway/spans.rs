@@ -77,7 +77,7 @@ impl Traced {
     /// The whole request, as the gateway serves it.
     fn request(&self, record: &Record, status: StatusCode, complete: bool, clock: &Clock) -> Span {
         let (name, method) = method(&record.place.method);
-        let (route, client) = (record.place.route(), record.place.client());
+        let (route, client) = (record.route.as_ref(), record.peer);
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
             KeyValue::new("url.path", record.place.uri.path().to_owned()),
@@ -100,7 +100,7 @@ impl Traced {
         let texts = [
             ("server.address", authority.map(host_of)),
             ("http.route", route.map(ToString::to_string)),
-            ("innkeeper.tenant", record.place.tenant().map(TenantId::to_string)),
+            ("innkeeper.tenant", record.tenant.as_ref().map(TenantId::to_string)),
             ("innkeeper.resolver", record.by.as_ref().map(|by| by.kind.to_owned())),
             ("innkeeper.plugin.name", plugin.map(|plugin| plugin.name.to_string())),
             ("innkeeper.plugin.version", plugin.map(|plugin| plugin.version.to_string())),
@@ -161,7 +161,7 @@ impl Traced {
         clock: &Clock,
         (began, ended): (Instant, Instant),
     ) -> Span {
-        let route = record.place.route().map_or("", |route| &**route);
+        let route = record.route.as_deref().unwrap_or_default();
         let (name, mut attributes) = if record.target == "forward" {
             let (name, method) = method(&record.place.method);
             let path = record.place.uri.path().to_owned();

@@ -248,7 +248,12 @@ impl Snapshot {
     }
 
     fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings { directory: &self.directory, tickets: &self.tickets, metrics: &self.metrics }
+        Surroundings {
+            directory: &self.directory,
+            overrides: &self.overrides,
+            tickets: &self.tickets,
+            metrics: &self.metrics,
+        }
     }
 }
 
@@ -281,19 +286,7 @@ impl<'s> Matched<'s> {
         trail: &mut Trail,
     ) -> Result<Option<Resolution>, Refusal> {
         let TenantRule::Resolve(agreement, resolvers) = &self.route.tenant else { return Ok(None) };
-        let resolved = resolve(*agreement, resolvers, head, self.snapshot.surroundings(), trail).await;
-        resolved.or_else(|refusal| self.stand_in(refusal, head)).map(Some)
-    }
-
-    /// Whose request it is by an operator's word, where a plugin failed. It never goes against a
-    /// resolver: neither one that named another tenant, nor one that refused.
-    fn stand_in(&self, refusal: Refusal, head: &RequestHead) -> Result<Resolution, Refusal> {
-        if refusal.code() != Code::PluginFailed {
-            return Err(refusal);
-        }
-        let tenant = self.snapshot.overrides.stand_in(head, SystemTime::now()).ok_or(refusal)?;
-        let by = ResolvedBy { kind: "override", plugin: None };
-        Ok(Resolution { placement: tenant.clone().into(), by })
+        resolve(*agreement, resolvers, head, self.snapshot.surroundings(), trail).await.map(Some)
     }
 
     async fn admit_resolved(

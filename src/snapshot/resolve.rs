@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use cookie::Cookie;
 use http::header::COOKIE;
@@ -9,6 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use super::active::{ActivePlugin, PluginVersion};
 use super::matching::{match_host, match_path};
+use super::overrides::Overrides;
 use super::trail::{Step, Trail};
 use crate::decision::{Decision, Denial, FindTenant, Placement, RequestHead};
 use crate::error::{Code, Refusal};
@@ -50,7 +52,8 @@ pub struct Resolution {
 /// The resolver that named a tenant.
 #[derive(Debug, Clone)]
 pub struct ResolvedBy {
-    /// Its kind: `header`, `host`, `path`, `query`, `cookie`, `plugin`, `connection_string` or `ticket`.
+    /// Its kind: `header`, `host`, `path`, `query`, `cookie`, `plugin`, `connection_string` or `ticket`;
+    /// `override` where a plugin failed and an operator has said it.
     pub kind: &'static str,
     /// The version that answered, where it was a plugin.
     pub plugin: Option<PluginVersion>,
@@ -60,6 +63,7 @@ pub struct ResolvedBy {
 #[derive(Clone, Copy)]
 pub(super) struct Surroundings<'a> {
     pub(super) directory: &'a Arc<dyn FindTenant>,
+    pub(super) overrides: &'a Overrides,
     pub(super) tickets: &'a Tickets,
     pub(super) metrics: &'a Metrics,
 }
@@ -83,7 +87,10 @@ pub(super) async fn resolve(
                 failure = Some(refusal);
                 continue;
             }
-            Err(refusal) => return Err(refusal),
+            Err(refusal) => {
+                let Resolution { placement, by } = around.stand_in(refusal, head)?;
+                (Decision::Place(placement), by)
+            }
         };
         match (decision, agreement) {
             (Decision::Deny(denial), _) => return Err(denied(denial)),
@@ -99,7 +106,23 @@ pub(super) async fn resolve(
         }
     }
     // A plugin that failed may have been the one to name the tenant: that is not the client's fault.
-    agreed.ok_or_else(|| failure.unwrap_or_else(|| missing(resolvers, agreement)))
+    match (agreed, failure) {
+        (Some(agreed), _) => Ok(agreed),
+        (None, Some(failure)) => around.stand_in(failure, head),
+        (None, None) => Err(missing(resolvers, agreement)),
+    }
+}
+
+impl Surroundings<'_> {
+    /// An operator's word in place of a plugin's that failed. It counts as much as the plugin's
+    /// would have, and no more: where all resolvers must agree, it must agree with the others.
+    fn stand_in(&self, refusal: Refusal, head: &RequestHead) -> Result<Resolution, Refusal> {
+        if refusal.code() != Code::PluginFailed {
+            return Err(refusal);
+        }
+        let tenant = self.overrides.stand_in(head, SystemTime::now()).ok_or(refusal)?;
+        Ok(Resolution { placement: tenant.clone().into(), by: ResolvedBy { kind: "override", plugin: None } })
+    }
 }
 
 impl Resolver {

@@ -196,9 +196,15 @@ pub struct Refusal {
     cause: Option<String>,
     blame: Blame,
     retry_after: Option<Duration>,
-    headers: Option<Box<HeaderMap>>,
     extension: Option<(&'static str, String)>,
-    members: Option<Box<Map<String, Value>>>,
+    extras: Option<Box<Extras>>,
+}
+
+/// What few refusals have.
+#[derive(Debug, Clone, Default)]
+struct Extras {
+    headers: HeaderMap,
+    members: Map<String, Value>,
 }
 
 impl Refusal {
@@ -211,9 +217,8 @@ impl Refusal {
             cause: None,
             blame: code.blame(),
             retry_after: None,
-            headers: None,
             extension: None,
-            members: None,
+            extras: None,
         }
     }
 
@@ -248,7 +253,7 @@ impl Refusal {
     /// Adds a header to the response.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.get_or_insert_default().append(name, value);
+        self.extras.get_or_insert_default().headers.append(name, value);
         self
     }
 
@@ -264,7 +269,7 @@ impl Refusal {
     /// that they replace: all that PostgreSQL says of a statement, to whoever wrote it.
     #[must_use]
     pub fn with_members(mut self, members: Map<String, Value>) -> Self {
-        self.members = Some(Box::new(members));
+        self.extras.get_or_insert_default().members = members;
         self
     }
 
@@ -300,7 +305,7 @@ impl Refusal {
 
     /// Headers that the response has besides its own.
     pub fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.headers.iter().flat_map(|headers| headers.iter())
+        self.extras.iter().flat_map(|extras| extras.headers.iter())
     }
 
     /// An additional member of the problem document.
@@ -310,7 +315,7 @@ impl Refusal {
 
     /// Members that the problem document has besides its own, or in their place.
     pub fn members(&self) -> impl Iterator<Item = (&String, &Value)> {
-        self.members.iter().flat_map(|members| members.iter())
+        self.extras.iter().flat_map(|extras| extras.members.iter())
     }
 }
 

@@ -87,7 +87,7 @@ impl Fairness {
     /// `tenant-limited`: 429 where the tenant asks too often or moved too much, 503 where too many
     /// of its requests are under way.
     pub async fn enter(&self, tenant: &Tenant) -> Result<Pass, Refusal> {
-        let Some(limits) = &tenant.limits else { return Ok(Pass(None)) };
+        let Some(limits) = counted(tenant) else { return Ok(Pass(None)) };
         let account = self.account(&tenant.id, limits);
         self.enter_account(account, limits).await.map_err(|over| self.refuse(over, limits))
     }
@@ -160,7 +160,7 @@ impl Fairness {
 impl Pass {
     /// The pass of a tenant without limits; `None` where the tenant has some.
     pub fn unlimited(tenant: &Tenant) -> Option<Self> {
-        tenant.limits.is_none().then_some(Self(None))
+        counted(tenant).is_none().then_some(Self(None))
     }
 
     /// How long the request waited for its turn.
@@ -194,6 +194,11 @@ impl Pass {
             inside.account.owe(&inside.limits, bytes, inside.started.elapsed())
         })
     }
+}
+
+/// The tenant's limits, if its requests have to be counted for them.
+fn counted(tenant: &Tenant) -> Option<&Arc<Limits>> {
+    tenant.limits.as_ref().filter(|limits| limits.count_requests())
 }
 
 /// A refusal that tells which quota was met.
@@ -255,7 +260,14 @@ mod tests {
     }
 
     fn limits(requests: Option<Quota>, concurrency: Option<u32>) -> Limits {
-        Limits { requests, bytes: None, concurrency, queue: 0, wait: Duration::from_secs(1) }
+        Limits {
+            requests,
+            bytes: None,
+            concurrency,
+            queue: 0,
+            wait: Duration::from_secs(1),
+            connections: None,
+        }
     }
 
     #[tokio::test]

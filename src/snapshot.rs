@@ -290,7 +290,12 @@ impl Snapshot {
     }
 
     fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings { directory: &self.directory, tickets: &self.tickets, metrics: &self.metrics }
+        Surroundings {
+            directory: &self.directory,
+            overrides: &self.overrides,
+            tickets: &self.tickets,
+            metrics: &self.metrics,
+        }
     }
 }
 
@@ -337,20 +342,7 @@ impl<'s> Matched<'s> {
             tokens.require(source, head).await?;
         }
         let TenantRule::Resolve(agreement, resolvers) = &self.route.tenant else { return Ok(None) };
-        let resolved =
-            resolve(*agreement, resolvers, head, tokens, self.snapshot.surroundings(), trail).await;
-        resolved.or_else(|refusal| self.stand_in(refusal, head)).map(Some)
-    }
-
-    /// Whose request it is by an operator's word, where a plugin failed. It never goes against a
-    /// resolver: neither one that named another tenant, nor one that refused.
-    fn stand_in(&self, refusal: Refusal, head: &RequestHead) -> Result<Resolution, Refusal> {
-        if refusal.code() != Code::PluginFailed {
-            return Err(refusal);
-        }
-        let tenant = self.snapshot.overrides.stand_in(head, SystemTime::now()).ok_or(refusal)?;
-        let by = ResolvedBy { kind: "override", plugin: None };
-        Ok(Resolution { placement: tenant.clone().into(), by })
+        resolve(*agreement, resolvers, head, tokens, self.snapshot.surroundings(), trail).await.map(Some)
     }
 
     async fn admit_resolved(

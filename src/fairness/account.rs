@@ -190,7 +190,14 @@ mod tests {
 
     fn limits(concurrency: u32, queue: u32) -> Arc<Limits> {
         let wait = Duration::from_secs(3600);
-        Arc::new(Limits { requests: None, bytes: None, concurrency: Some(concurrency), queue, wait })
+        Arc::new(Limits {
+            requests: None,
+            bytes: None,
+            concurrency: Some(concurrency),
+            queue,
+            wait,
+            connections: None,
+        })
     }
 
     fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Option<F::Output> {
@@ -257,6 +264,8 @@ mod tests {
         assert!(account.is_idle(Duration::ZERO));
     }
 
+    type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Place, Over>> + 'a>>;
+
     #[derive(Debug, Clone)]
     enum Step {
         Enter,
@@ -287,7 +296,7 @@ mod tests {
             let mut held = limits(2, 4);
             let account = Account::open(&held);
             let mut inside = Vec::new();
-            let mut waiting: Vec<Pin<Box<dyn Future<Output = Result<Place, Over>> + '_>>> = Vec::new();
+            let mut waiting: Vec<Waiting<'_>> = Vec::new();
             for step in steps {
                 match step {
                     Step::Enter => {

@@ -29,6 +29,7 @@ pub struct WrittenLimits {
     concurrency: Option<u32>,
     queue: Option<u32>,
     wait: Option<Duration>,
+    connections: Option<u32>,
 }
 
 /// The limits of all tenants, which a tenant's own go before.
@@ -77,6 +78,7 @@ impl WrittenLimits {
             concurrency: self.concurrency.or(others.concurrency),
             queue: self.queue.or(others.queue),
             wait: self.wait.or(others.wait),
+            connections: self.connections.or(others.connections),
         }
     }
 
@@ -87,7 +89,9 @@ impl WrittenLimits {
             Self { burst: Some(_), requests: None, .. } => return idle("burst", "requests"),
             Self { queue: Some(_), concurrency: None, .. } => return idle("queue", "concurrency"),
             Self { wait: Some(_), concurrency: None, bytes: None, .. } => return idle("wait", "concurrency"),
-            Self { requests: None, bytes: None, concurrency: None, .. } => return Ok(None),
+            Self { requests: None, bytes: None, concurrency: None, connections: None, .. } => {
+                return Ok(None);
+            }
             _ => {}
         }
         let quota = |rate: Rate, burst| Quota::new(rate.amount, rate.per, burst);
@@ -97,6 +101,7 @@ impl WrittenLimits {
             concurrency: self.concurrency,
             queue: self.queue.unwrap_or(DEFAULT_QUEUE),
             wait: self.wait.unwrap_or(DEFAULT_WAIT),
+            connections: self.connections,
         })))
     }
 }
@@ -134,6 +139,7 @@ impl From<&document::TenantLimits> for WrittenLimits {
             concurrency: written.concurrency.as_ref().map(|most| most.value),
             queue: written.queue.as_ref().map(|queue| u32::try_from(queue.value).unwrap_or(u32::MAX)),
             wait: written.wait.as_ref().map(|wait| wait.value.0),
+            connections: written.connections.as_ref().map(|most| most.value),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use cookie::Cookie;
 use http::header::COOKIE;
@@ -9,6 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use super::active::{ActivePlugin, PluginVersion};
 use super::matching::{match_host, match_path};
+use super::overrides::Overrides;
 use super::tokens::{self, TokenSource, Tokens};
 use super::trail::{Step, Trail};
 use crate::decision::{Decision, Denial, FindTenant, Placement, RequestHead};
@@ -55,8 +57,9 @@ pub struct Resolution {
 /// The resolver that named a tenant.
 #[derive(Debug, Clone)]
 pub struct ResolvedBy {
-    /// Its kind: `header`, `host`, `path`, `query`, `cookie`, `plugin`, `connection_string`,
-    /// `ticket`, `jwt`, `api_key` or `client_certificate`.
+    /// Its kind: `header`, `host`, `path`, `query`, `cookie`, `plugin`, `connection_string`, `ticket`,
+    /// `jwt`, `api_key` or `client_certificate`; `override` where a plugin failed and an operator has
+    /// said it.
     pub kind: &'static str,
     /// The version that answered, where it was a plugin.
     pub plugin: Option<PluginVersion>,
@@ -66,6 +69,7 @@ pub struct ResolvedBy {
 #[derive(Clone, Copy)]
 pub(super) struct Surroundings<'a> {
     pub(super) directory: &'a Arc<dyn FindTenant>,
+    pub(super) overrides: &'a Overrides,
     pub(super) tickets: &'a Tickets,
     pub(super) metrics: &'a Metrics,
 }
@@ -90,7 +94,10 @@ pub(super) async fn resolve<'r>(
                 failure = Some(refusal);
                 continue;
             }
-            Err(refusal) => return Err(refusal),
+            Err(refusal) => {
+                let Resolution { placement, by } = around.stand_in(refusal, head)?;
+                (Decision::Place(placement), by)
+            }
         };
         match (decision, agreement) {
             (Decision::Deny(denial), _) => return Err(denied(denial)),
@@ -106,7 +113,23 @@ pub(super) async fn resolve<'r>(
         }
     }
     // A plugin that failed may have been the one to name the tenant: that is not the client's fault.
-    agreed.ok_or_else(|| failure.unwrap_or_else(|| missing(resolvers, agreement)))
+    match (agreed, failure) {
+        (Some(agreed), _) => Ok(agreed),
+        (None, Some(failure)) => around.stand_in(failure, head),
+        (None, None) => Err(missing(resolvers, agreement)),
+    }
+}
+
+impl Surroundings<'_> {
+    /// An operator's word in place of a plugin's that failed. It counts as much as the plugin's
+    /// would have, and no more: where all resolvers must agree, it must agree with the others.
+    fn stand_in(&self, refusal: Refusal, head: &RequestHead) -> Result<Resolution, Refusal> {
+        if refusal.code() != Code::PluginFailed {
+            return Err(refusal);
+        }
+        let tenant = self.overrides.stand_in(head, SystemTime::now()).ok_or(refusal)?;
+        Ok(Resolution { placement: tenant.clone().into(), by: ResolvedBy { kind: "override", plugin: None } })
+    }
 }
 
 impl Resolver {

@@ -79,8 +79,8 @@ pub(super) fn pool_busy(connections: u32) -> Refusal {
 /// The refusal where a tenant's own requests stayed in its way.
 pub(super) fn tenant_busy(connections: u32) -> Refusal {
     no_connection().because(format!(
-        "all {connections} connections that the tenant may use stayed busy; raise `pool.per_tenant.connections`, \
-         or look for its slow queries"
+        "all {connections} connections that the tenant may use stayed busy; raise `pool.per_tenant.connections` or \
+         its own `limits.connections`, or look for its slow queries"
     ))
 }
 

@@ -33,6 +33,8 @@ pub struct Scope {
     home: SchemaName,
     shared: Vec<SchemaName>,
     identity: Identity,
+    /// Connections that its tenant may use at once, where not as many as everyone.
+    connections: Option<u32>,
 }
 
 /// Whom a statement runs as.
@@ -84,6 +86,7 @@ impl Scope {
             home: tenant.schema.name().clone(),
             shared: database.shared_schemas.clone(),
             identity,
+            connections: tenant.limits.as_ref().and_then(|limits| limits.connections),
         })
     }
 
@@ -96,12 +99,18 @@ impl Scope {
             home: schema.name().clone(),
             shared: database.shared_schemas.clone(),
             identity: Identity::Own,
+            connections: None,
         }
     }
 
     /// Whose it is, unless it is a declared one.
     pub(super) fn tenant(&self) -> Option<&TenantId> {
         self.tenant.as_ref()
+    }
+
+    /// Connections that its tenant may use at once, where not as many as everyone.
+    pub(super) fn connections(&self) -> Option<u32> {
+        self.connections
     }
 
     /// The database that it is a scope of.

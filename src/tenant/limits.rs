@@ -17,6 +17,15 @@ pub struct Limits {
     pub queue: u32,
     /// How long one of them waits.
     pub wait: Duration,
+    /// Connections of a database's pool at once, in place of the pool's `per_tenant.connections`.
+    pub connections: Option<u32>,
+}
+
+impl Limits {
+    /// Whether requests have to be counted for them.
+    pub fn count_requests(&self) -> bool {
+        self.requests.is_some() || self.bytes.is_some() || self.concurrency.is_some()
+    }
 }
 
 /// So much in so long, of which some may come at once.
@@ -40,13 +49,13 @@ impl Quota {
 
     /// How long it takes to earn `amount`, rounded down to a nanosecond.
     pub fn time_of(&self, amount: u64) -> Duration {
-        let nanos = u128::from(amount) * self.per.as_nanos() / u128::from(self.amount.get());
+        let nanos = u128::from(amount).saturating_mul(self.per.as_nanos()) / u128::from(self.amount.get());
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
     /// How much is earned in `time`, rounded down.
     pub fn earned_in(&self, time: Duration) -> u64 {
-        let earned = time.as_nanos() * u128::from(self.amount.get()) / self.per.as_nanos().max(1);
+        let earned = time.as_nanos().saturating_mul(self.amount.get().into()) / self.per.as_nanos().max(1);
         u64::try_from(earned).unwrap_or(u64::MAX)
     }
 
@@ -61,7 +70,8 @@ impl fmt::Display for Limits {
         let requests = self.requests.map(|quota| format!("requests {quota}"));
         let bytes = self.bytes.map(|quota| format!("bytes {quota}"));
         let places = self.concurrency.map(|most| format!("{most} under way, {} waiting", self.queue));
-        let parts: Vec<String> = [requests, bytes, places].into_iter().flatten().collect();
+        let connections = self.connections.map(|most| format!("{most} database connections"));
+        let parts: Vec<String> = [requests, bytes, places, connections].into_iter().flatten().collect();
         f.write_str(&parts.join("; "))
     }
 }
@@ -84,5 +94,8 @@ mod tests {
         assert_eq!(quota.window(), Duration::from_millis(500));
         assert_eq!(quota.earned_in(Duration::from_secs(1)), 100);
         assert_eq!(quota.time_of(u64::MAX), Duration::from_nanos(u64::MAX));
+        let slowest = Quota::new(number(1), Duration::MAX, number(u64::MAX));
+        assert_eq!(slowest.window(), Duration::from_nanos(u64::MAX));
+        assert_eq!(slowest.earned_in(Duration::from_secs(60)), 0);
     }
 }

@@ -118,10 +118,13 @@ async fn a_tenant_has_its_own_few_of_many() {
 async fn an_override_serves_while_the_plugin_fails() {
     let town = Town::build(&["app", "spare"]).await;
     let policy = town.policy(
-        "plugins: { broken: { path: trap.wasm } }\n\
+        "plugins: { broken: { path: trap.wasm }, next: { path: trap.wasm, on_failure: next } }\n\
          overrides:\n  list:\n    - { tenant: acme, upstream: spare, if_unresolved: { host: acme.example.com } }\n    \
          - { tenant: nobody, upstream: spare, if_unresolved: { host: nobody.example.com } }\n\
          routes:\n  - { name: header, match: { path: /by-header }, tenant: { header: X-Tenant-ID }, forward: app }\n  \
+         - { name: all, match: { path: /all }, tenant: { all: [ { header: X-Tenant-ID }, { plugin: broken } ] }, \
+         forward: app }\n  - { name: next, match: { path: /next }, tenant: { first: [ { plugin: next }, \
+         { header: X-Tenant-ID } ] }, forward: app }\n  \
          - { name: plugin, tenant: { plugin: broken }, forward: app }",
     );
     let gateway = Harness::new().policy(&policy).file("trap.wasm", guest("trap")).start().await;
@@ -137,6 +140,14 @@ async fn an_override_serves_while_the_plugin_fails() {
     // Where a resolver answers, its word counts, and no word is no failure.
     let named = gateway.get("/by-header").host("acme.example.com").tenant("globex").send().await;
     assert_eq!((named.status(), named.text().as_str()), (200, "app"));
+    let next = gateway.get("/next").host("acme.example.com").tenant("globex").send().await;
+    assert_eq!((next.status(), next.text().as_str()), (200, "app"));
+    let last = gateway.get("/next").host("acme.example.com").send().await;
+    assert_eq!((last.status(), last.text().as_str()), (200, "spare"));
+    let agreed = gateway.get("/all").host("acme.example.com").tenant("acme").send().await;
+    assert_eq!((agreed.status(), agreed.text().as_str()), (200, "spare"));
+    let contradicted = gateway.get("/all").host("acme.example.com").tenant("globex").send().await;
+    assert_eq!((contradicted.status(), contradicted.code().as_str()), (400, "tenant-ambiguous"));
     let missing = gateway.get("/by-header").host("acme.example.com").send().await;
     assert_eq!((missing.status(), missing.code().as_str()), (400, "tenant-missing"));
 }

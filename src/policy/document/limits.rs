@@ -20,4 +20,6 @@ record! {
     queue: Option<Located<usize>>,
     /// How long one of them waits. Default 1s.
     wait: Option<Located<DurationOrZero>>,
+    /// Connections of a database's pool at once, in place of its `per_tenant.connections`.
+    connections: Option<Located<u32>>,
 }

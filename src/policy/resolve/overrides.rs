@@ -35,13 +35,13 @@ pub(super) fn resolve(
     let mut overrides = Vec::new();
     for (index, one) in written.iter().enumerate() {
         let resolved = self::one(one, &format!("override-{}", index + 1), around, report);
-        if let Some(id) = &one.id {
-            if let Some(first) = ids.insert(id.value.as_str().into(), id.place) {
-                report
-                    .error(id.place, format!("two overrides have the id `{}`", id.shown()))
-                    .also(first, "the first one")
-                    .help("give each override its own id, or none");
-            }
+        if let Some(id) = &one.id
+            && let Some(first) = ids.insert(id.value.as_str().into(), id.place)
+        {
+            report
+                .error(id.place, format!("two overrides have the id `{}`", id.shown()))
+                .also(first, "the first one")
+                .help("give each override its own id, or none");
         }
         overrides.extend(resolved);
     }

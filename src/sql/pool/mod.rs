@@ -85,21 +85,22 @@ impl Pool {
     /// `tenant-limited` at once where too many of the tenant's requests wait already,
     /// `database-unavailable` where there is no connection within `acquire_timeout`.
     pub(super) async fn take<C: Session>(&self, scope: &Scope) -> Result<Leased<C>, Refusal> {
-        self.take_as(scope.tenant().cloned(), scope.login()).await
+        self.take_as(scope.tenant().cloned(), scope.connections(), scope.login()).await
     }
 
     /// A connection of the URL's user, for nobody's statements.
     pub(super) async fn take_own<C: Session>(&self) -> Result<Leased<C>, Refusal> {
-        self.take_as(None, None).await
+        self.take_as(None, None, None).await
     }
 
     async fn take_as<C: Session>(
         &self,
         holder: Holder,
+        most: Option<u32>,
         login: Option<&RoleName>,
     ) -> Result<Leased<C>, Refusal> {
         let since = Instant::now();
-        let taken = self.inner.take(holder, login, since + self.inner.settings().acquire_timeout).await;
+        let taken = self.inner.take(holder, most, login, since + self.inner.settings().acquire_timeout).await;
         let waited = self.inner.metrics.pool_wait.get_or_create(&self.inner.label);
         waited.observe(since.elapsed().as_secs_f64());
         taken
@@ -158,10 +159,11 @@ impl Inner {
     async fn take<C: Session>(
         self: &Arc<Self>,
         holder: Holder,
+        most: Option<u32>,
         login: Option<&RoleName>,
         deadline: Instant,
     ) -> Result<Leased<C>, Refusal> {
-        let permit = self.permit(holder, deadline).await?;
+        let permit = self.permit(holder, most, deadline).await?;
         let fit = Fit { kind: TypeId::of::<C>(), login: login.cloned() };
         let (found, evicted) = self.state().find(&fit, &permit.holder);
         // A socket is closed outside the lock.
@@ -177,10 +179,15 @@ impl Inner {
     }
 
     /// The right to one connection, once it is the holder's turn.
-    async fn permit(self: &Arc<Self>, holder: Holder, deadline: Instant) -> Result<Permit, Refusal> {
+    async fn permit(
+        self: &Arc<Self>,
+        holder: Holder,
+        most: Option<u32>,
+        deadline: Instant,
+    ) -> Result<Permit, Refusal> {
         let (mut permit, turn) = {
             let mut state = self.state();
-            let (waiting, turn) = if state.turnstile.pass(&holder) {
+            let (waiting, turn) = if state.turnstile.pass(&holder, most) {
                 (None, None)
             } else {
                 let (sender, turn) = oneshot::channel();
@@ -195,7 +202,7 @@ impl Inner {
         if let Some(turn) = turn {
             timeout_at(deadline, turn)
                 .await
-                .map_err(|_| self.crowded())?
+                .map_err(|_| self.crowded(most))?
                 .expect("the turnstile keeps what it was given until it is that one's turn");
             permit.waiting = None;
         }
@@ -218,12 +225,12 @@ impl Inner {
     }
 
     /// The refusal of a request that waited in vain, with what it waited for.
-    fn crowded(&self) -> Refusal {
+    fn crowded(&self, most: Option<u32>) -> Refusal {
         let settings = self.settings();
         if self.state().turnstile.free() == 0 {
             failure::pool_busy(settings.max_connections)
         } else {
-            failure::tenant_busy(settings.tenant_connections)
+            failure::tenant_busy(most.unwrap_or(settings.tenant_connections))
         }
     }
 
@@ -336,7 +343,7 @@ mod tests {
     async fn request(pool: &Pool, (tenant, logs_in, patience, settles): Request) {
         let role = logs_in.then(|| format!("role_{tenant}").parse().unwrap());
         let work = async {
-            let leased = pool.take_as::<Counted>(holder(tenant), role.as_ref()).await.unwrap();
+            let leased = pool.take_as::<Counted>(holder(tenant), None, role.as_ref()).await.unwrap();
             tokio::task::yield_now().await;
             if settles {
                 leased.settle();
@@ -385,19 +392,21 @@ mod tests {
             ..PoolSettings::default()
         };
         let pool = pool(PoolSettings { acquire_timeout: Duration::from_millis(20), ..settings });
-        let held = pool.take_as::<Held>(holder(0), None).await.unwrap();
-        let (second, third) =
-            tokio::join!(pool.take_as::<Held>(holder(0), None), pool.take_as::<Held>(holder(0), None));
+        let held = pool.take_as::<Held>(holder(0), None, None).await.unwrap();
+        let (second, third) = tokio::join!(
+            pool.take_as::<Held>(holder(0), None, None),
+            pool.take_as::<Held>(holder(0), None, None)
+        );
         let (second, third) = (second.err().unwrap(), third.err().unwrap());
         assert_eq!((third.code(), third.status().as_u16()), (Code::TenantLimited, 429), "{third}");
         assert_eq!(second.code(), Code::DatabaseUnavailable);
         assert!(second.cause().unwrap().contains("per_tenant"), "{second}");
         assert!(second.retry_after_hint().is_some() && third.retry_after_hint().is_some());
-        let other = pool.take_as::<Held>(holder(1), None).await.unwrap();
-        let crowded = pool.take_as::<Held>(holder(2), None).await.err().unwrap();
+        let other = pool.take_as::<Held>(holder(1), None, None).await.unwrap();
+        let crowded = pool.take_as::<Held>(holder(2), None, None).await.err().unwrap();
         assert!(crowded.cause().unwrap().contains("max_connections"), "{crowded}");
         drop((held, other));
-        assert!(pool.take_as::<Held>(holder(2), None).await.is_ok());
+        assert!(pool.take_as::<Held>(holder(2), None, None).await.is_ok());
     }
 
     /// A connection that nobody counts.

@@ -22,7 +22,7 @@ pub(super) struct Turnstile<W> {
     next_ticket: u64,
 }
 
-/// What one tenant may take.
+/// What one tenant may take, unless it is said otherwise for that one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Permits held at once.
@@ -40,6 +40,8 @@ pub(super) struct Full;
 pub(super) struct Ticket(u64);
 
 struct Line<W> {
+    /// Permits that the holder may have at once.
+    most: u32,
     held: u32,
     waiting: VecDeque<(Ticket, W)>,
     in_round: bool,
@@ -50,16 +52,16 @@ impl<W> Turnstile<W> {
         Self { free: permits, limits, lines: HashMap::new(), round: VecDeque::new(), next_ticket: 0 }
     }
 
-    /// Takes a permit if one is free and the holder may have one more.
-    pub(super) fn pass(&mut self, holder: &Holder) -> bool {
-        if self.free == 0 {
+    /// Takes a permit if one is free and the holder may have one more: it may have `most` from now
+    /// on, or as many as everyone. Whoever does not pass has to [`wait`](Self::wait).
+    pub(super) fn pass(&mut self, holder: &Holder, most: Option<u32>) -> bool {
+        let most = most.unwrap_or(self.limits.held);
+        let line = self.lines.entry(holder.clone()).or_insert_with(|| Line::new(most));
+        line.most = most;
+        if self.free == 0 || line.held >= line.most {
             return false;
         }
         debug_assert!(self.round.is_empty(), "nobody waits for a permit while one is free");
-        let line = self.lines.entry(holder.clone()).or_insert_with(Line::new);
-        if line.held == self.limits.held {
-            return false;
-        }
         line.held += 1;
         self.free -= 1;
         true
@@ -70,7 +72,8 @@ impl<W> Turnstile<W> {
     /// # Errors
     /// The line is full.
     pub(super) fn wait(&mut self, holder: &Holder, waiter: W) -> Result<Ticket, Full> {
-        let line = self.lines.entry(holder.clone()).or_insert_with(Line::new);
+        let most = self.limits.held;
+        let line = self.lines.entry(holder.clone()).or_insert_with(|| Line::new(most));
         if line.waiting.len() >= self.limits.waiting {
             self.forget_idle(holder);
             return Err(Full);
@@ -128,7 +131,7 @@ impl<W> Turnstile<W> {
     /// Puts a holder at the end of the round, if it has a waiter and may hold one permit more.
     fn line_up(&mut self, holder: &Holder) {
         let Some(line) = self.lines.get_mut(holder) else { return };
-        if !line.in_round && !line.waiting.is_empty() && line.held < self.limits.held {
+        if !line.in_round && !line.waiting.is_empty() && line.held < line.most {
             line.in_round = true;
             self.round.push_back(holder.clone());
         }
@@ -143,8 +146,8 @@ impl<W> Turnstile<W> {
 }
 
 impl<W> Line<W> {
-    fn new() -> Self {
-        Self { held: 0, waiting: VecDeque::new(), in_round: false }
+    fn new(most: u32) -> Self {
+        Self { most, held: 0, waiting: VecDeque::new(), in_round: false }
     }
 }
 
@@ -167,7 +170,7 @@ mod tests {
     fn a_hundred_waiting_requests_of_one_tenant_stand_behind_the_first_of_another() {
         let (flood, other) = (holder("flood"), holder("other"));
         let mut turnstile = turnstile(1, 1, 100);
-        assert!(turnstile.pass(&flood));
+        assert!(turnstile.pass(&flood, None));
         for request in 0..100 {
             turnstile.wait(&flood, request).unwrap();
         }
@@ -182,13 +185,28 @@ mod tests {
     fn what_a_tenant_may_not_take_is_left_for_others() {
         let (greedy, other) = (holder("greedy"), holder("other"));
         let mut turnstile = turnstile(3, 2, 10);
-        assert!(turnstile.pass(&greedy) && turnstile.pass(&greedy));
-        assert!(!turnstile.pass(&greedy));
+        assert!(turnstile.pass(&greedy, None) && turnstile.pass(&greedy, None));
+        assert!(!turnstile.pass(&greedy, None));
         turnstile.wait(&greedy, 1).unwrap();
         assert_eq!(turnstile.free(), 1);
-        assert!(turnstile.pass(&other));
+        assert!(turnstile.pass(&other, None));
         assert_eq!(turnstile.leave(&other), None);
         assert_eq!(turnstile.leave(&greedy), Some(1));
+    }
+
+    #[test]
+    fn a_tenant_may_have_a_share_of_its_own() {
+        let (large, small, usual) = (holder("large"), holder("small"), holder("usual"));
+        let mut turnstile = turnstile(9, 2, 10);
+        let mut taken = |holder: &Holder, most| (0..9).filter(|_| turnstile.pass(holder, most)).count();
+        assert_eq!((taken(&large, Some(4)), taken(&small, Some(1)), taken(&usual, None)), (4, 1, 2));
+        // Less from now on: nobody is sent away, and nobody enters.
+        assert_eq!(taken(&large, Some(1)), 0);
+        turnstile.wait(&large, 1).unwrap();
+        for _ in 0..3 {
+            assert_eq!(turnstile.leave(&large), None);
+        }
+        assert_eq!(turnstile.leave(&large), Some(1));
     }
 
     #[derive(Debug, Clone)]
@@ -225,7 +243,7 @@ mod tests {
             };
             for step in steps {
                 match step {
-                    Step::Arrive(tenant) if turnstile.pass(&tenants[tenant]) => inside.push(tenant),
+                    Step::Arrive(tenant) if turnstile.pass(&tenants[tenant], None) => inside.push(tenant),
                     Step::Arrive(tenant) => {
                         number += 1;
                         let queued = outside.iter().filter(|(other, ..)| *other == tenant).count();

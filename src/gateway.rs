@@ -88,7 +88,7 @@ impl Gateway {
                 sql::run(target, &caller, snapshot, &head, body, record.request_id()).await
             }
             Target::Forward(target) => {
-                forward::run(target, &caller, snapshot, head, body, switch, record.request_id()).await
+                forward::run(target, &caller, snapshot, head, body, switch, record).await
             }
         }
     }

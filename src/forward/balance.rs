@@ -20,7 +20,11 @@ impl Balancer {
 
     /// The number of the endpoint that the next request goes to: a well one that it has not tried;
     /// any that it has not tried where none of them is well; none where all were tried.
-    pub(super) fn choose(&self, set: &Set, tried: &[usize], now: Instant) -> Option<usize> {
+    pub(super) fn choose(&self, set: &Set, tried: &[usize]) -> Option<usize> {
+        if set.len() == 1 {
+            return tried.is_empty().then_some(0);
+        }
+        let now = Instant::now();
         let open = |index: &usize| !tried.contains(index);
         let well = |index: &usize| open(index) && set[*index].is_well(now);
         let load = |index: usize| load(&set[index], now);

@@ -1,7 +1,7 @@
 //! The endpoints of an upstream, and how they change: a host name stands for all of its addresses,
 //! which are looked up again and again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -53,8 +53,7 @@ enum Current {
 }
 
 /// Where one of the policy's endpoints is, as far as is known.
-#[derive(PartialEq, Eq, Hash)]
-struct Located<'p> {
+struct Placed<'p> {
     endpoint: &'p policy::Endpoint,
     address: Address,
 }
@@ -68,6 +67,7 @@ impl Endpoints {
             if looked { Current::Looked(watch::Sender::new(None)) } else { Current::Fixed([].into()) };
         let mut endpoints = Self { settings, connector, current };
         if !looked {
+            // Made once there is all that they are made with.
             endpoints.current = Current::Fixed(endpoints.set_of(&HashMap::new()));
         }
         endpoints
@@ -78,9 +78,6 @@ impl Endpoints {
         match &self.current {
             Current::Fixed(set) => Arc::clone(set),
             Current::Looked(sender) => {
-                if let Some(set) = &*sender.borrow() {
-                    return Arc::clone(set);
-                }
                 let mut receiver = sender.subscribe();
                 let known = receiver.wait_for(Option::is_some).await.expect("the sender is borrowed here");
                 known.clone().expect("that is what was waited for")
@@ -115,7 +112,7 @@ impl Endpoints {
                     }
                     Ok(_) => tracing::warn!(upstream = name, host, "the host has no address"),
                     Err(error) => {
-                        tracing::warn!(upstream = name, host, "the host cannot be looked up: {error}")
+                        tracing::warn!(upstream = name, host, "the host cannot be looked up: {error}");
                     }
                 }
             }
@@ -127,6 +124,10 @@ impl Endpoints {
     fn replace(&self, answers: &HashMap<String, BTreeSet<IpAddr>>) {
         let Current::Looked(sender) = &self.current else { return };
         let next = self.set_of(answers);
+        if next.is_empty() {
+            // Whoever waits for the first answer goes on waiting.
+            return;
+        }
         sender.send_if_modified(|current| {
             let same = current.as_ref().is_some_and(|current| {
                 current.len() == next.len()
@@ -140,9 +141,9 @@ impl Endpoints {
     /// An endpoint for each address; those that there are already stay, with their connections.
     fn set_of(&self, answers: &HashMap<String, BTreeSet<IpAddr>>) -> Set {
         let before = self.known();
-        let mut seen = std::collections::HashSet::new();
-        let located = self.settings.endpoints.iter().flat_map(|endpoint| located(endpoint, answers));
-        let endpoints = located.filter(|one| seen.insert(one.address.clone())).map(|one| {
+        let mut seen = HashSet::new();
+        let placed = self.settings.endpoints.iter().flat_map(|endpoint| placed(endpoint, answers));
+        let endpoints = placed.filter(|one| seen.insert(one.address.clone())).map(|one| {
             let kept = before.iter().find(|kept| {
                 let connector = kept.pool.connector();
                 connector.address == one.address && connector.authority == one.endpoint.authority()
@@ -152,8 +153,8 @@ impl Endpoints {
         endpoints.collect()
     }
 
-    fn endpoint(&self, located: &Located<'_>) -> Arc<Endpoint> {
-        let Located { endpoint, address } = located;
+    fn endpoint(&self, placed: &Placed<'_>) -> Arc<Endpoint> {
+        let Placed { endpoint, address } = placed;
         let authority = endpoint.authority();
         let label = match (address, host_of(endpoint)) {
             (Address::Path(_), _) => endpoint.to_string(),
@@ -171,11 +172,11 @@ impl Endpoints {
     }
 }
 
-fn located<'p>(
+fn placed<'p>(
     endpoint: &'p policy::Endpoint,
     answers: &HashMap<String, BTreeSet<IpAddr>>,
-) -> Vec<Located<'p>> {
-    let at = |address| Located { endpoint, address };
+) -> Vec<Placed<'p>> {
+    let at = |address| Placed { endpoint, address };
     if let Some(path) = endpoint.path() {
         return vec![at(Address::Path(path.to_owned()))];
     }

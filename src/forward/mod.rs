@@ -20,9 +20,10 @@ mod standing;
 mod status;
 mod tally;
 mod tls;
+mod tries;
 mod tunnel;
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
@@ -31,9 +32,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::balance::Balancer;
-use self::endpoint::{Endpoint, Set};
 use self::endpoints::Endpoints;
-use self::exchange::{Answer, Failure, Tried, attempt};
+use self::exchange::Answer;
 use self::outgoing::{Outgoing, Progress, within};
 use self::retry::Budget;
 use self::tally::Tally;
@@ -41,7 +41,6 @@ use self::tunnel::Proposal;
 use crate::body::Body;
 use crate::error::{Code, Refusal};
 use crate::policy;
-use crate::policy::RetryOn;
 use crate::telemetry::Metrics;
 
 pub use endpoints::{Resolve, Resolving, SystemResolver};
@@ -155,183 +154,21 @@ impl Upstream {
         };
         let (outgoing, progress) = Outgoing::new(body);
         let request = Request::from_parts(head, outgoing);
-        let tries = self.try_endpoints(request, progress.as_deref(), errand);
         let answer = match self.settings.total_timeout {
-            None => tries.await?,
-            Some(limit) => within(limit, progress.as_deref(), tries).await.unwrap_or_else(|_| {
-                Err(Refusal::new(Code::UpstreamTimeout, "the upstream did not answer in time").because(
-                    format_args!(
-                        "{}: no response head within {limit:?}, all tries together",
-                        self.settings.name
-                    ),
-                ))
-            })?,
+            None => self.try_endpoints(request, progress.as_deref(), errand).await?,
+            Some(limit) => {
+                let tries = Box::pin(self.try_endpoints(request, progress.as_deref(), errand));
+                within(limit, progress.as_deref(), tries).await.map_err(|_| self.out_of_time(limit))??
+            }
         };
         accept(answer, place, progress, &self.settings, proposal).await
     }
 
-    /// Tries endpoints until one answers, or nothing more may be tried.
-    async fn try_endpoints(
-        &self,
-        mut request: Request<Outgoing>,
-        progress: Option<&Progress>,
-        errand: &mut Errand<'_>,
-    ) -> Result<Answer, Refusal> {
-        let set = self.known_endpoints().await?;
-        let mut tried = Vec::new();
-        let mut retries = self.settings.retries.attempts;
-        // An answer that is passed on unless a further try gives another.
-        let mut answered = None;
-        let mut failed = None;
-        while let Some(index) = self.balancer.choose(&set, &tried, Instant::now()) {
-            let (endpoint, Tried { outcome, again }) =
-                self.try_one(&set, &mut tried, index, request, progress, errand).await;
-            let unsent = matches!(outcome, Err(Failure::Connect(_)));
-            let reason = match &outcome {
-                Ok(answer) => RetryOn::Status(answer.response.status()),
-                Err(Failure::Broke(_)) => RetryOn::Reset,
-                Err(Failure::Slow(_)) => RetryOn::Timeout,
-                Err(_) => RetryOn::Reset,
-            };
-            match outcome {
-                Ok(answer) => answered = Some(answer),
-                Err(failure) => failed = Some((endpoint, failure)),
-            }
-            let Some(next) = again else { break };
-            if !tried.contains(&index) {
-                tried.push(index);
-            }
-            request = next;
-            if unsent {
-                continue;
-            }
-            if retries == 0 || !self.may_retry(reason, &set, &mut tried, errand) {
-                break;
-            }
-            retries -= 1;
-        }
-        match (answered, failed) {
-            (Some(answer), _) => Ok(answer),
-            (None, Some((endpoint, failure))) => Err(failure.refusal(&endpoint)),
-            (None, None) => Err(unreachable("the upstream has no endpoint")),
-        }
-    }
-
-    /// Sends to one endpoint, or to two if the policy hedges and the first is slow.
-    async fn try_one(
-        &self,
-        set: &Set,
-        tried: &mut Vec<usize>,
-        index: usize,
-        request: Request<Outgoing>,
-        progress: Option<&Progress>,
-        errand: &mut Errand<'_>,
-    ) -> (Arc<Endpoint>, Tried) {
-        let send = |index: usize, request| {
-            let endpoint = Arc::clone(&set[index]);
-            async move {
-                let tried = self.try_endpoint(&endpoint, set, request, progress).await;
-                (endpoint, tried)
-            }
-        };
-        errand.attempts += 1;
-        let hedge = self
-            .settings
-            .hedge
-            .filter(|_| set.len() > 1 && progress.is_none() && retry::is_safe(request.method()));
-        let (endpoint, outcome) = match hedge {
-            None => send(index, request).await,
-            Some(after) => {
-                let copy = exchange::copy_of(&request);
-                let second = || {
-                    tried.push(index);
-                    let second = self.balancer.choose(set, tried, Instant::now())?;
-                    self.withdraw(errand.tenant).then(|| {
-                        tried.push(second);
-                        self.tally.hedged.inc();
-                        errand.attempts += 1;
-                        send(second, copy)
-                    })
-                };
-                hedge::race(send(index, request), after, second).await
-            }
-        };
-        errand.endpoint = Some(Arc::clone(&endpoint.label));
-        (endpoint, outcome)
-    }
-
-    /// Sends to one endpoint, and remembers how it fared.
-    async fn try_endpoint(
-        &self,
-        endpoint: &Endpoint,
-        set: &Set,
-        request: Request<Outgoing>,
-        progress: Option<&Progress>,
-    ) -> Tried {
-        if set.len() == 1 {
-            // There is nothing to choose from: nobody asks how it fares.
-            return attempt(endpoint, request, progress, &self.settings).await;
-        }
-        let begun = Instant::now();
-        let tried = attempt(endpoint, request, progress, &self.settings).await;
-        let now = Instant::now();
-        let failed = match &tried.outcome {
-            // What the application answers to one tenant says nothing of the endpoint, but that
-            // somebody could not get through to it does.
-            Ok(answer) => matches!(answer.response.status().as_u16(), 502..=504),
-            Err(Failure::Connect(connect::ConnectError::Busy(_)) | Failure::Refused(_)) => return tried,
-            Err(_) => true,
-        };
-        if progress.is_none() {
-            endpoint.latency.observe(now - begun, now);
-        }
-        if !failed {
-            endpoint.standing.succeeded();
-        } else if endpoint.standing.failed(&self.settings.ejection) {
-            self.eject(endpoint, set, now);
-        }
-        tried
-    }
-
-    fn eject(&self, endpoint: &Endpoint, set: &Set, now: Instant) {
-        // One at a time, so that two that fail together are not both out.
-        let _one = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
-        let rules = &self.settings.ejection;
-        if !endpoint.standing.is_out(now) && standing::may_eject(set, rules, now) {
-            let time = endpoint.standing.eject(rules, now);
-            tracing::warn!(endpoint = %endpoint, ?time, "the endpoint fails its requests and is passed over");
-        }
-    }
-
-    /// Whether a request that is safe to repeat is sent again, after what became of it.
-    fn may_retry(&self, reason: RetryOn, set: &Set, tried: &mut Vec<usize>, errand: &Errand<'_>) -> bool {
-        if !self.settings.retries.on.contains(&reason) {
-            return false;
-        }
-        if tried.len() >= set.len() {
-            if matches!(reason, RetryOn::Status(_)) {
-                // Whoever has just said no says it again.
-                return false;
-            }
-            tried.clear();
-        }
-        let may = self.withdraw(errand.tenant);
-        let counter = if may { &self.tally.retried } else { &self.tally.exhausted };
-        counter.inc();
-        may
-    }
-
-    fn withdraw(&self, tenant: Option<&str>) -> bool {
-        self.budget.withdraw(tenant, self.tally.requests(), Instant::now())
-    }
-
-    async fn known_endpoints(&self) -> Result<Set, Refusal> {
-        let limit = self.settings.connect_timeout;
-        let looking = tokio::time::timeout(limit, self.endpoints.get());
-        looking.await.map_err(|_| {
-            unreachable("the upstream's address is not known")
-                .because(format_args!("{}: no host name was looked up within {limit:?}", self.settings.name))
-        })
+    fn out_of_time(&self, limit: Duration) -> Refusal {
+        Refusal::new(Code::UpstreamTimeout, "the upstream did not answer in time").because(format_args!(
+            "{}: no response head within {limit:?}, all tries together",
+            self.settings.name
+        ))
     }
 }
 

@@ -99,7 +99,8 @@ impl Pool {
             }
         }
         let limit = self.settings.connect_timeout;
-        let connecting = tokio::time::timeout(limit, self.connector.connect(&self.open));
+        // Boxed, because most requests need no new connection and all would carry it with them.
+        let connecting = tokio::time::timeout(limit, Box::pin(self.connector.connect(&self.open)));
         let sender = connecting.await.map_err(|_| ConnectError::Timeout(limit))??;
         if let Sender::Http2(sender) = &sender {
             // Of two that were made at once, the later one serves its one request.

@@ -52,6 +52,11 @@ pub(super) fn reason(error: &io::Error, name: &ServerName<'_>) -> String {
         Flaw::UnknownIssuer => {
             "its certificate's issuer is not trusted: name the issuer's file under `tls: { ca: … }`".into()
         }
+        // Authorities are found by their names: one that was made anew has the same.
+        Flaw::BadSignature => {
+            "its certificate was signed with another key than its issuer's: is the file under `tls: { ca: … }` an old one?"
+                .into()
+        }
         other => format!("its certificate is refused: {other}"),
     }
 }

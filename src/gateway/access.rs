@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::access_log::{AccessLog, Format};
 use crate::body::{Body, BodyEnd, BodyOutcome};
 use crate::error::Refusal;
+use crate::forward::Errand;
 use crate::forward::headers::X_REQUEST_ID;
 use crate::handler::{Connection, Inbound};
 use crate::snapshot::{Caller, Matched, PluginCall, ResolvedBy, Target, Trail};
@@ -38,6 +39,8 @@ pub(super) struct Record {
     trail: Trail,
     reason: Option<String>,
     refusal: Option<Refusal>,
+    endpoint: Option<Arc<str>>,
+    attempts: u32,
     matched_at: Option<Instant>,
     recorded: bool,
 }
@@ -59,6 +62,8 @@ impl Record {
             trail: Trail::default(),
             reason: None,
             refusal: None,
+            endpoint: None,
+            attempts: 0,
             matched_at: None,
             recorded: true,
         }
@@ -100,6 +105,11 @@ impl Record {
             let took = matched_at.elapsed();
             metrics.resolution_duration.get_or_create(&label).observe(took.as_secs_f64());
         }
+    }
+
+    /// Which endpoint was asked last, and after how many tries.
+    pub(super) fn sent(&mut self, errand: Errand<'_>) {
+        (self.endpoint, self.attempts) = (errand.endpoint, errand.attempts);
     }
 
     pub(super) fn refused(&mut self, refusal: Refusal) {
@@ -159,6 +169,8 @@ impl Record {
             plugin_version: plugin.map(|plugin| &*plugin.version),
             plugin_calls: self.trail.calls.iter().map(Asked::new).collect(),
             reason: self.reason.as_deref(),
+            endpoint: self.endpoint.as_deref(),
+            attempts: Some(self.attempts).filter(|attempts| *attempts > 1),
             error: refusal.map(|refusal| refusal.code().as_str()),
             blame: refusal.map(|refusal| refusal.code().blame().as_str()),
             cause: refusal.and_then(Refusal::cause),
@@ -204,6 +216,11 @@ struct Finished<'a> {
     plugin_calls: Vec<Asked<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<&'a str>,
+    /// Tries at an upstream's endpoints, where one was not enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -267,6 +284,7 @@ impl std::fmt::Display for Finished<'_> {
             ("tenant", self.tenant),
             ("resolver", self.resolver),
             ("plugin", self.plugin),
+            ("endpoint", self.endpoint),
             ("error", self.error),
             ("blame", self.blame),
         ] {
@@ -285,6 +303,9 @@ impl std::fmt::Display for Finished<'_> {
                 // Quoted and escaped: a cause may hold anything, line ends included.
                 write!(f, " {name}={value:?}")?;
             }
+        }
+        if let Some(attempts) = self.attempts {
+            write!(f, " attempts={attempts}")?;
         }
         if !self.complete {
             f.write_str(" incomplete")?;

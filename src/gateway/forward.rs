@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 
+use super::access::Record;
 use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::Refusal;
@@ -20,7 +21,7 @@ pub(super) async fn run(
     head: Arc<RequestHead>,
     body: Body,
     switch: Option<Switch>,
-    request_id: &str,
+    record: &mut Record,
 ) -> Result<Response<Body>, Refusal> {
     let upstream = match caller {
         Caller::Tenant { placement, .. } => match &placement.upstream {
@@ -49,13 +50,15 @@ pub(super) async fn run(
         }
         Caller::NoTenant => headers::Caller::NoTenant,
     };
-    headers::prepare(request.headers_mut(), hop, on_behalf, request_id);
+    headers::prepare(request.headers_mut(), hop, on_behalf, record.request_id());
     let tenant = match caller {
         Caller::Tenant { admitted, .. } => Some(admitted.tenant().id.as_str()),
         Caller::NoTenant => None,
     };
     let mut errand = Errand { switch, ..Errand::of(tenant) };
-    let mut response = upstream.send(request, &mut errand).await?;
+    let sent = upstream.send(request, &mut errand).await;
+    record.sent(errand);
+    let mut response = sent?;
     headers::clean_response(response.headers_mut());
     Ok(response)
 }

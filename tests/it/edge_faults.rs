@@ -102,7 +102,9 @@ routes: [ {{ name: app, tenant: {{ header: X-Tenant-ID }}, forward: app }} ]
     );
     let gateway = Harness::new().policy(&policy).start().await;
     let head = |tenant: &str| {
-        format!("POST / HTTP/1.1\r\nHost: a\r\nX-Tenant-ID: {tenant}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nX-Tenant-ID: {tenant}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+        )
     };
     let mut client = RawClient::connect(gateway.address()).await;
     client.send(head("nobody")).await;
@@ -146,7 +148,8 @@ async fn the_crumbs_of_a_cookie_are_one_cookie_over_http1() {
     let (mut http2, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let crumbs = ["a=b", "c=d", "e=f"];
-    let request = crumbs.iter().fold(Request::get("http://app.example/"), |it, one| it.header("cookie", *one));
+    let request =
+        crumbs.iter().fold(Request::get("http://app.example/"), |it, one| it.header("cookie", *one));
     let response = http2.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
     assert_eq!(response.status(), StatusCode::NO_CONTENT);
     let head = heads.recv().await.unwrap();
@@ -167,7 +170,8 @@ async fn an_early_response_comes_over_http2_too() {
     tokio::spawn(connection);
     let (mut sender, body) = Channel::<Bytes, std::convert::Infallible>::new(2);
     sender.send_data(Bytes::from_static(b"part")).await.unwrap();
-    let response = http2.send_request(Request::post("http://app.example/").body(body).unwrap()).await.unwrap();
+    let response =
+        http2.send_request(Request::post("http://app.example/").body(body).unwrap()).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no");
 }

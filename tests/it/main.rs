@@ -42,6 +42,8 @@ mod torture_sql;
 mod trial;
 mod trial_traffic;
 mod trust;
+mod upstreams;
+mod upstreams_tls;
 mod versions;
 mod walk;
 mod websocket;

@@ -140,14 +140,12 @@ async fn a_client_that_stops_waiting_cancels_at_the_backend() {
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
     backend.abandoned.recv().await.unwrap();
 
-    let (sender, mut notes) = mpsc::channel::<Note>(1);
-    let notes = stream::poll_fn(move |cx| notes.poll_recv(cx));
+    let asked = from("acme", note("", u32::MAX));
     grpc.ready().await.unwrap();
-    let response = grpc.streaming(from("acme", notes), call("Chat"), Notes::default()).await.unwrap();
-    let mut answers = response.into_inner();
-    sender.send(note("hello", 0)).await.unwrap();
-    answers.next().await.unwrap().unwrap();
-    drop(answers);
+    let mut counted =
+        grpc.server_streaming(asked, call("Count"), Notes::default()).await.unwrap().into_inner();
+    counted.next().await.unwrap().unwrap();
+    drop(counted);
     backend.abandoned.recv().await.unwrap();
     // The connection's other calls do not notice.
     say(&mut grpc, from("acme", note("hello", 1))).await.unwrap();

@@ -13,6 +13,7 @@ mod cluster;
 mod demo;
 mod directory;
 mod doctor;
+mod edge_faults;
 mod edge_framing;
 mod edge_http2;
 mod edge_server;

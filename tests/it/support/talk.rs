@@ -7,7 +7,7 @@ use std::pin::Pin;
 
 use bytes::Buf as _;
 use futures_util::stream::BoxStream;
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use http::uri::PathAndQuery;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -80,7 +80,7 @@ pub(crate) fn call(name: &str) -> PathAndQuery {
 /// A backend that offers the service over HTTP/2. It answers with the tenant that it was told.
 pub(crate) struct TalkBackend {
     pub(crate) address: SocketAddr,
-    /// Calls that ended without their end having been read.
+    /// Calls of `Say` that were given up, and of `Count` that are over.
     pub(crate) abandoned: mpsc::UnboundedReceiver<()>,
     accepting: AbortHandle,
 }
@@ -115,7 +115,7 @@ struct Talk {
     abandoned: mpsc::UnboundedSender<()>,
 }
 
-/// Tells when it is dropped early.
+/// Tells when it is dropped, unless it was told not to.
 struct Witness(Option<mpsc::UnboundedSender<()>>);
 
 impl Drop for Witness {
@@ -193,8 +193,12 @@ impl ServerStreamingService<Note> for Talk {
 
     fn call(&mut self, request: Request<Note>) -> Self::Future {
         let (tenant, count) = (tenant(&request), request.get_ref().number);
-        let counted = stream::iter(0..count).map(move |number| Ok(note(&tenant, number)));
         let end = (request.get_ref().text == "break").then(|| Err(Status::data_loss("lost the rest")));
+        let witness = Witness(Some(self.abandoned.clone()));
+        let counted = stream::iter(0..count).map(move |number| {
+            let _alive = &witness;
+            Ok(note(&tenant, number))
+        });
         let answer = counted.chain(stream::iter(end)).boxed();
         Box::pin(std::future::ready(Ok(Response::new(answer))))
     }
@@ -208,31 +212,7 @@ impl StreamingService<Note> for Talk {
     fn call(&mut self, request: Request<Streaming<Note>>) -> Self::Future {
         let tenant = tenant(&request);
         let echo =
-            Echo { notes: request.into_inner(), tenant, witness: Witness(Some(self.abandoned.clone())) };
+            request.into_inner().map_ok(move |one| note(&format!("{tenant} {}", one.text), one.number));
         Box::pin(std::future::ready(Ok(Response::new(echo.boxed()))))
-    }
-}
-
-struct Echo {
-    notes: Streaming<Note>,
-    tenant: String,
-    witness: Witness,
-}
-
-impl Stream for Echo {
-    type Item = Result<Note, Status>;
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        let next = std::task::ready!(self.notes.poll_next_unpin(cx));
-        if next.is_none() {
-            self.witness.0 = None;
-        }
-        let tenant = self.tenant.clone();
-        std::task::Poll::Ready(
-            next.map(|one| one.map(|one| note(&format!("{tenant} {}", one.text), one.number))),
-        )
     }
 }

@@ -81,7 +81,12 @@ impl<H: Handler> ConnectionTask<H> {
 async fn begin<H: Handler>(accepted: Accepted, terms: &Terms, flow: Arc<Flow>, shared: &Shared<H>) {
     let peer = accepted.peer;
     let patience = shared.settings.timeouts.handshake;
-    match greeting::greet(accepted, terms, &shared.handshakes, patience).await {
+    let greeted = tokio::select! {
+        biased;
+        greeted = greeting::greet(accepted, terms, &shared.handshakes, patience) => greeted,
+        () = last_call(terms, shared) => return,
+    };
+    match greeted {
         Ok((transport, connection)) => serve(transport, connection, terms, flow, shared).await,
         Err(ended) => {
             let result = ended.as_str();

@@ -6,6 +6,7 @@ mod exchange;
 mod flow;
 pub mod framing;
 mod greeting;
+mod lent;
 mod listener;
 mod patience;
 pub mod proxy_protocol;

@@ -135,10 +135,10 @@ impl Sidecar {
         let mut binder = Binder::new(inherited, server.reuse_port);
         let mut terms = Terms::default();
         let mut listeners = Vec::new();
-        for (wanted, of_policy) in wanted(&settings.listen, &server.listen) {
+        for (wanted, index) in wanted(&settings.listen, &server.listen) {
             let listener = binder.gateway(&wanted)?;
             tracing::info!(address = %listener.address(), tls = wanted.tls.is_some(), "the gateway listens");
-            terms.add(of_policy, listener.terms());
+            terms.add(&server.listen, index, listener.terms());
             listeners.push(listener);
         }
         let tcp = |listener: &Listener| match listener.address() {
@@ -224,19 +224,15 @@ fn server_settings(settings: &policy::Server) -> server::ServerSettings {
     server::ServerSettings { limits: settings.limits.clone(), timeouts: settings.timeouts.clone() }
 }
 
-/// Where to listen, each with the policy's listener whose settings hold there.
-fn wanted<'p>(
-    instead: &[ListenAddress],
-    of_policy: &'p [policy::Listener],
-) -> Vec<(policy::Listener, &'p policy::Listener)> {
+/// Where to listen, each with the index of the policy's listener whose settings hold there.
+fn wanted(instead: &[ListenAddress], of_policy: &[policy::Listener]) -> Vec<(policy::Listener, usize)> {
     if instead.is_empty() {
-        return of_policy.iter().map(|listener| (listener.clone(), listener)).collect();
+        return of_policy.iter().cloned().zip(0..).collect();
     }
-    let last = of_policy.last().expect("a policy has a listener");
-    let settings = of_policy.iter().chain(std::iter::repeat(last));
-    let at = |address: &ListenAddress, settings: &policy::Listener| policy::Listener {
-        address: address.clone(),
-        ..settings.clone()
+    let last = of_policy.len() - 1;
+    let at = |(address, index): (&ListenAddress, usize)| {
+        let index = index.min(last);
+        (policy::Listener { address: address.clone(), ..of_policy[index].clone() }, index)
     };
-    instead.iter().zip(settings).map(|(address, settings)| (at(address, settings), settings)).collect()
+    instead.iter().zip(0..).map(at).collect()
 }

@@ -11,7 +11,7 @@ use crate::address::PeerRange;
 /// How the process faces its clients and its operator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
-    /// Where the gateway listens.
+    /// Where the gateway listens; never empty.
     pub listen: Vec<Listener>,
     /// Address of the admin listener. A change needs a restart.
     pub admin: SocketAddr,
@@ -77,7 +77,7 @@ impl Default for Limits {
 /// Timeouts; each has a default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From a connection's first byte to the end of its PROXY header and TLS handshake. Default 10 s.
+    /// From accepting a connection to the end of its PROXY header and TLS handshake. Default 10 s.
     pub handshake: Duration,
     /// From a connection's first byte (or the previous response) to the end of a header section.
     /// Default 10 s.

@@ -19,6 +19,7 @@ use super::exchange::Exchange;
 use super::flow::Flow;
 use super::framing::HeadLimits;
 use super::greeting;
+use super::lent::Home;
 use super::listener::{Accepted, Terms};
 use super::transport::Transport;
 use super::wire::{Protocol, Wire};
@@ -80,7 +81,12 @@ impl<H: Handler> ConnectionTask<H> {
 async fn begin<H: Handler>(accepted: Accepted, terms: &Terms, flow: Arc<Flow>, shared: &Shared<H>) {
     let peer = accepted.peer;
     let patience = shared.settings.timeouts.handshake;
-    match greeting::greet(accepted, terms, &shared.handshakes, patience).await {
+    let greeted = tokio::select! {
+        biased;
+        greeted = greeting::greet(accepted, terms, &shared.handshakes, patience) => greeted,
+        () = last_call(terms, shared) => return,
+    };
+    match greeted {
         Ok((transport, connection)) => serve(transport, connection, terms, flow, shared).await,
         Err(ended) => {
             let result = ended.as_str();
@@ -123,7 +129,6 @@ async fn serve<H: Handler>(
         let exchange = Arc::clone(&answering);
         async move { Ok::<_, Infallible>(exchange.answer(request).await) }
     });
-    let io = TokioIo::new(wire);
     match protocol {
         Protocol::Http1 => {
             let mut builder = http1::Builder::new();
@@ -135,11 +140,27 @@ async fn serve<H: Handler>(
             if limits.header_bytes > (64 << 10) {
                 builder.max_buf_size(limits.header_bytes * 2 + (64 << 10));
             }
-            let connection = pin!(builder.serve_connection(io, service).with_upgrades());
-            drive(connection, last_call(terms, shared), http1::UpgradeableConnection::graceful_shutdown)
-                .await;
-            if let Some(tunnel) = exchange.take_tunnel() {
-                tunnel.run().await;
+            let (home, mut wire) = (Home::default(), Box::new(wire));
+            loop {
+                let io = TokioIo::new(home.lend(wire));
+                // On the heap, to be let go while the client is silent.
+                let mut connection = Box::pin(builder.serve_connection(io, service.clone()).with_upgrades());
+                let ask_to_end = http1::UpgradeableConnection::graceful_shutdown;
+                drive(connection.as_mut(), last_call(terms, shared), ask_to_end).await;
+                drop(connection);
+                if let Some(tunnel) = exchange.take_tunnel() {
+                    return tunnel.run().await;
+                }
+                let Some(back) = home.take().filter(|wire| wire.is_resting()) else { return };
+                wire = back;
+                let wakes = tokio::select! {
+                    biased;
+                    wakes = wire.rest() => wakes,
+                    () = last_call(terms, shared) => false,
+                };
+                if !wakes {
+                    return wire.end().await;
+                }
             }
         }
         Protocol::Http2 => {
@@ -155,8 +176,9 @@ async fn serve<H: Handler>(
                 .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
                 .max_send_buf_size(HTTP2_SEND_BUFFER)
                 .enable_connect_protocol()
-                .serve_connection(io, service);
-            drive(pin!(connection), ends(terms, shared), http2::Connection::graceful_shutdown).await;
+                .serve_connection(TokioIo::new(wire), service);
+            drive(Box::pin(connection).as_mut(), ends(terms, shared), http2::Connection::graceful_shutdown)
+                .await;
         }
     }
 }

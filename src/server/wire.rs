@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
 use super::census::Census;
@@ -30,6 +30,10 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// What is read ahead of a client that sends more before it knows what protocol it speaks, bytes.
 const READ_AHEAD: usize = 16 << 10;
+/// How long a connection is idle before it rests: the HTTP library is let go, whose buffers are most
+/// of what an idle connection takes, and set up again for the next request. Long enough that clients
+/// in a hurry never wait for that.
+const REST: Duration = Duration::from_millis(250);
 
 /// The version of HTTP that a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,8 @@ enum State {
     HalfClosed,
     /// What came first was not HTTP: it is neither read nor answered.
     Foreign,
+    /// Idle for so long that the HTTP library is told to end, though the client may send more.
+    Resting,
     /// A refused head: nothing more is read, its response is the last.
     Refused,
     /// A broken body.
@@ -154,6 +160,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 }
             }
         }
+    }
+
+    /// Whether the HTTP library ended because there was nothing to do.
+    pub(super) fn is_resting(&self) -> bool {
+        matches!(self.state, State::Resting)
+    }
+
+    /// Waits for the first bytes of another request. False: the client left, or sent nothing in time.
+    pub(super) async fn rest(&mut self) -> bool {
+        self.held = BytesMut::new();
+        std::future::poll_fn(|cx| self.poll_rest(cx)).await
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut space = [0; 1024];
+        let mut buffer = ReadBuf::new(&mut space);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                self.held.extend_from_slice(buffer.filled());
+                self.unscanned = true;
+                self.reading.calm();
+                self.state = State::Open;
+                Poll::Ready(true)
+            }
+            Poll::Ready(_) => Poll::Ready(false),
+            Poll::Pending => {
+                let idle = self.flow.idle_since().unwrap_or_else(Instant::now);
+                self.reading.poll_at(cx, idle + self.timeouts.keep_alive).map(|()| false)
+            }
+        }
+    }
+
+    /// Ends a connection that rests.
+    pub(super) async fn end(&mut self) {
+        self.state = State::HalfClosed;
+        let _ = self.shutdown().await;
     }
 
     /// Reads once: `Ready(false)` when nothing can be handed on yet but there may be more.
@@ -259,9 +301,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         // The HTTP library does not ask again when a response is over, so that something must be
         // there to wake us. Whoever reads a body has a clock for it; a response takes its time.
         let idle = self.flow.idle_since().filter(|_| !inside_body);
-        let limit = self.timeouts.keep_alive;
+        // HTTP/2 has its own ways; whoever waits at rest sees to what is left of the time limit.
+        let rests = self.scanner.is_some();
+        let limit = if rests { self.timeouts.keep_alive.min(REST) } else { self.timeouts.keep_alive };
         ready!(self.reading.poll_at(cx, idle.unwrap_or_else(Instant::now) + limit));
-        self.state = State::HalfClosed;
+        self.state = if rests { State::Resting } else { State::HalfClosed };
         Poll::Ready(false)
     }
 
@@ -341,6 +385,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                 }
                 State::HalfClosed => return this.poll_half_closed(cx),
                 State::Foreign => return Poll::Ready(Ok(())),
+                State::Resting => return Poll::Ready(Ok(())),
                 // Its response says `Connection: close` and ends the connection.
                 State::Refused => return Poll::Pending,
                 State::Broken(reason) => {
@@ -404,6 +449,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_resting() {
+            return Poll::Ready(Ok(()));
+        }
         ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
         let unread = matches!(self.state, State::Foreign | State::Refused | State::Broken(_))
             || self.scanner.as_ref().is_some_and(Scanner::is_inside_body);

@@ -22,11 +22,11 @@ struct Settings {
 }
 
 impl Terms {
-    /// Adds a listener that runs with the settings of the next of the policy's at its address.
-    pub(super) fn add(&mut self, policy: &policy::Listener, handle: TermsHandle) {
-        let alike = self.0.iter().filter(|(settings, _)| settings.address == policy.address);
-        let nth = if policy.address.is_picked() { alike.count() } else { 0 };
-        self.0.push((Settings { address: policy.address.clone(), nth }, handle));
+    /// Adds a listener that runs with the settings of the one at `index` in the policy.
+    pub(super) fn add(&mut self, listen: &[policy::Listener], index: usize, handle: TermsHandle) {
+        let address = listen[index].address.clone();
+        let nth = listen[..index].iter().filter(|earlier| earlier.address == address).count();
+        self.0.push((Settings { address, nth }, handle));
     }
 
     /// Follows the policy for as long as it is polled. A listener that the policy no longer has goes
@@ -36,19 +36,22 @@ impl Terms {
         loop {
             // Seen before it is read: what comes meanwhile is news again.
             news.borrow_and_update();
-            let snapshot = store.load();
-            let listen = &snapshot.policy().server.listen;
-            for (settings, handle) in &self.0 {
-                let mut alike = listen.iter().filter(|listener| listener.address == settings.address);
-                if let Some(policy) = alike.nth(settings.nth) {
-                    handle.set(policy);
-                }
-            }
-            tell_expiry(listen, &metrics);
+            // Not kept: a generation is freed with its last request.
+            self.set(&store.load().policy().server.listen, &metrics);
             if news.changed().await.is_err() {
                 return;
             }
         }
+    }
+
+    fn set(&self, listen: &[policy::Listener], metrics: &Metrics) {
+        for (settings, handle) in &self.0 {
+            let mut alike = listen.iter().filter(|listener| listener.address == settings.address);
+            if let Some(policy) = alike.nth(settings.nth) {
+                handle.set(policy);
+            }
+        }
+        tell_expiry(listen, metrics);
     }
 }
 

@@ -14,6 +14,7 @@ mod transport;
 mod wire;
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub use listener::{Listener, Successor, TermsHandle};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Longest such pause: short enough that service resumes soon after descriptors are free.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long a listener whose successor is there lets the connections in that are half made.
+const HALF_MADE: Duration = Duration::from_millis(200);
 
 /// What the policy says of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -118,18 +121,37 @@ impl<H: Handler> Shared<H> {
 }
 
 async fn accept<H: Handler>(listener: Listener, shared: Arc<Shared<H>>) {
+    accept_until(shared.shutdown.cancelled(), &listener, &shared).await;
+    if listener.turn_away() {
+        accept_until(tokio::time::sleep(HALF_MADE), &listener, &shared).await;
+    }
+    let terms = listener.current_terms();
+    for accepted in listener.close() {
+        // Over the limit there is nobody else who could serve it.
+        let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else { break };
+        shared.begin(accepted, Arc::clone(&terms), place);
+    }
+}
+
+async fn accept_until<H: Handler>(
+    end: impl Future<Output = ()>,
+    listener: &Listener,
+    shared: &Arc<Shared<H>>,
+) {
+    let mut end = pin!(end);
     let mut pause = ACCEPT_PAUSE;
     loop {
         // A place first: a client over the limit waits in the kernel's queue, and finds no
         // connection that is open and dead.
-        let accepted = shared
-            .shutdown
-            .run_until_cancelled(async {
-                let place = Arc::clone(&shared.places).acquire_owned().await.expect("it is never closed");
-                (place, listener.accept().await)
-            })
-            .await;
-        let Some((place, accepted)) = accepted else { break };
+        let accepted = async {
+            let place = Arc::clone(&shared.places).acquire_owned().await.expect("it is never closed");
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            biased;
+            () = end.as_mut() => return,
+            accepted = accepted => accepted,
+        };
         match accepted {
             Ok(Some(accepted)) => {
                 pause = ACCEPT_PAUSE;
@@ -139,16 +161,10 @@ async fn accept<H: Handler>(listener: Listener, shared: Arc<Shared<H>>) {
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, ?pause, "cannot accept a connection");
-                let _ = shared.shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
+                let _ = tokio::time::timeout(pause, end.as_mut()).await;
                 pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
             }
         }
-    }
-    let terms = listener.current_terms();
-    for accepted in listener.close().await {
-        // Over the limit there is nobody else who could serve it.
-        let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else { break };
-        shared.begin(accepted, Arc::clone(&terms), place);
     }
 }
 

@@ -27,6 +27,12 @@ impl Proxy {
         Self { child, address: line.trim().parse().expect("an address") }
     }
 
+    /// Its process.
+    #[allow(dead_code, reason = "not every benchmark asks")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// User and system time so far, seconds.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("Linux");

@@ -72,7 +72,7 @@ pub(super) async fn greet(
             Some(tls) => tls.greet(looked, places).await?,
             None => Greeted { transport: looked.into_transport(), client_certificate: None, names: None },
         };
-        Ok((peer, greeted))
+        Ok::<_, Ended>((peer, greeted))
     });
     let greeted = tokio::time::timeout(patience, greeting).await;
     let (peer, Greeted { transport, client_certificate, names }) =

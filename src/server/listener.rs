@@ -2,20 +2,16 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use socket2::{SockFilter, SockRef};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use super::tls::TlsTerms;
 use super::transport::Transport;
 use crate::address::{ListenAddress, Peer, PeerRange};
 use crate::policy;
-
-/// How long a listener whose successor is there lets the connections in that are half made.
-const HALF_MADE: Duration = Duration::from_millis(200);
 
 /// A classic BPF program over a TCP header: lets pass what is no SYN, as no new connection must be
 /// made to a listener that is about to close. The kernel would reset it; a SYN that is dropped is
@@ -84,23 +80,16 @@ impl TermsHandle {
         if current.is_of(policy) {
             return;
         }
-        let next = Arc::new(Terms::new(policy));
+        let mut next = Terms::new(policy);
         let trusts_alike = current.trusts_like(&next);
-        let former = self.0.swap(next);
-        if !trusts_alike {
-            former.outdated.cancel();
+        if trusts_alike {
+            // Whoever came under former terms is as good as who comes under these, and ends with them.
+            next.outdated = current.outdated.clone();
         }
-    }
-}
-
-/// Plain HTTP for everyone who reaches a socket.
-impl From<TcpListener> for Listener {
-    fn from(socket: TcpListener) -> Self {
-        // Where it is matters to routes that name their listener, and none of those is served yet.
-        let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
-        let local = socket.local_addr().unwrap_or(nowhere).into();
-        let policy = policy::Listener::plain(ListenAddress::clone(&local));
-        Self::new(Socket::Tcp(socket), local, &policy, Successor::None)
+        self.0.store(Arc::new(next));
+        if !trusts_alike {
+            current.outdated.cancel();
+        }
     }
 }
 
@@ -160,20 +149,25 @@ impl Listener {
         }
     }
 
+    /// Has the kernel turn new connections to the successor, where there is one with a socket of its
+    /// own. What is half made comes in still: true where it is to be waited for.
+    pub(super) fn turn_away(&self) -> bool {
+        let (Successor::OwnSocket, Socket::Tcp(socket)) = (self.successor, &self.socket) else {
+            return false;
+        };
+        let turned = SockRef::from(socket).attach_filter(&NO_SYN);
+        if let Err(error) = &turned {
+            // Then what is lost are connections of the microseconds before the socket is closed.
+            tracing::debug!(%error, "cannot turn new connections to the successor");
+        }
+        turned.is_ok()
+    }
+
     /// Closes, and gives the connections that the kernel has made for us and that would be reset
     /// with the socket.
-    pub(super) async fn close(self) -> Vec<Accepted> {
+    pub(super) fn close(self) -> Vec<Accepted> {
         if self.successor == Successor::SameSocket {
             return Vec::new();
-        }
-        if self.successor == Successor::OwnSocket
-            && let Socket::Tcp(socket) = &self.socket
-        {
-            // Where the kernel cannot, what is lost are connections of a few microseconds.
-            match SockRef::from(socket).attach_filter(&NO_SYN) {
-                Ok(()) => tokio::time::sleep(HALF_MADE).await,
-                Err(error) => tracing::debug!(%error, "cannot turn new connections to the successor"),
-            }
         }
         let queued = match self.socket {
             Socket::Tcp(socket) => queued_tcp(socket),
@@ -191,11 +185,13 @@ fn queued_tcp(socket: TcpListener) -> io::Result<Vec<Accepted>> {
     let socket = socket.into_std()?;
     let mut queued = Vec::new();
     while let Ok((stream, peer)) = socket.accept() {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        let local = stream.local_addr()?.into();
-        let transport = Transport::Tcp(tokio::net::TcpStream::from_std(stream)?);
-        queued.push(Accepted { transport, peer: peer.into(), local });
+        // One that cannot be served takes no other along.
+        let served = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).and_then(|()| {
+            let local = stream.local_addr()?.into();
+            let transport = Transport::Tcp(TcpStream::from_std(stream)?);
+            Ok(Accepted { transport, peer: peer.into(), local })
+        });
+        queued.extend(served);
     }
     Ok(queued)
 }
@@ -204,9 +200,11 @@ fn queued_unix(socket: UnixListener, local: &ListenAddress) -> io::Result<Vec<Ac
     let socket = socket.into_std()?;
     let mut queued = Vec::new();
     while let Ok((stream, _)) = socket.accept() {
-        stream.set_nonblocking(true)?;
-        let transport = Transport::Other(Box::new(tokio::net::UnixStream::from_std(stream)?));
-        queued.push(Accepted { transport, peer: Peer::Unix, local: local.clone() });
+        let served = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+        queued.extend(served.map(|stream| {
+            let transport = Transport::Other(Box::new(stream));
+            Accepted { transport, peer: Peer::Unix, local: local.clone() }
+        }));
     }
     Ok(queued)
 }

@@ -248,7 +248,7 @@ async fn a_drain_finishes_what_is_in_flight() {
     busy.send(GET).await;
     begins.recv().await.unwrap();
     edge.shutdown.cancel();
-    assert!(idle.is_closed().await, "idle connections end at once");
+    assert!(idle.is_closed().await, "idle connections end, though not at once");
     let drained = tokio::spawn(edge.drain());
     release.notify_one();
     let response = busy.response().await.expect("an answer");

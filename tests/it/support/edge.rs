@@ -13,7 +13,7 @@ use innkeeper::forward::Upstream;
 use innkeeper::forward::headers::{self, Caller, Hop};
 use innkeeper::handler::{Connection, Handler, Inbound};
 use innkeeper::policy::{self, Endpoint};
-use innkeeper::server::{Drained, ServerSettings, serve};
+use innkeeper::server::{Drained, Listener, ServerSettings, Successor, serve};
 use innkeeper::telemetry::Metrics;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -75,6 +75,8 @@ impl Edge {
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let plain = policy::Listener::plain(address.into());
+        let listener = Listener::tcp(listener, &plain, Successor::None).unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let handler = TestHandler {
             answer: move |inbound, connection| -> Answering { Box::pin(answer(inbound, connection)) },
@@ -83,7 +85,7 @@ impl Edge {
         let metrics = Metrics::new();
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(serve(
-            vec![listener.into()],
+            vec![listener],
             settings,
             Arc::new(handler),
             Arc::clone(&metrics),

@@ -5,6 +5,7 @@ pub mod edge;
 pub mod gateway;
 pub mod issuer;
 pub mod postgres;
+pub mod process;
 pub mod raw_client;
 pub mod raw_upstream;
 pub mod tenant_fixture;

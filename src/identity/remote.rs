@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
@@ -14,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::fetch::{Client, Fetched};
 use super::keys::Ring;
-use crate::policy::{Issuer, RemoteKeys};
+use crate::policy::{Issuer, KeySet, RemoteKeys};
 
 /// How long a request waits for keys that are being fetched.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -38,13 +37,19 @@ pub(super) struct Remote {
 struct State {
     issuer: Issuer,
     remote: RemoteKeys,
-    ring: ArcSwapOption<Ring>,
-    /// How many fetches have ended.
-    ended: watch::Sender<u64>,
+    /// Changes with the end of each fetch.
+    published: watch::Sender<Published>,
     wanted: Notify,
     /// Whether a fetch is wanted and has not ended.
     is_wanted: AtomicBool,
     demands: DefaultDirectRateLimiter,
+}
+
+/// What is known after a number of fetches.
+#[derive(Default)]
+struct Published {
+    fetches: u64,
+    ring: Option<Arc<Ring>>,
 }
 
 impl Remote {
@@ -54,8 +59,7 @@ impl Remote {
         let state = State {
             issuer,
             remote,
-            ring: ArcSwapOption::empty(),
-            ended: watch::Sender::new(0),
+            published: watch::Sender::default(),
             wanted: Notify::new(),
             is_wanted: AtomicBool::new(false),
             demands: RateLimiter::direct(quota),
@@ -73,14 +77,18 @@ impl Remote {
 
     /// The keys, if there are any by now; waits for the first fetch.
     pub(super) async fn ring(&self) -> Option<Arc<Ring>> {
-        if let Some(ring) = self.state.ring.load_full() {
-            return Some(ring);
+        let is_first = {
+            let published = self.state.published.borrow();
+            if published.ring.is_some() {
+                return published.ring.clone();
+            }
+            published.fetches == 0
+        };
+        if is_first && self.fetching.get().is_some() {
+            let mut published = self.state.published.subscribe();
+            let _ = timeout(PATIENCE, published.wait_for(|published| published.fetches > 0)).await;
         }
-        let mut ended = self.state.ended.subscribe();
-        if self.fetching.get().is_some() && *ended.borrow_and_update() == 0 {
-            let _ = timeout(PATIENCE, ended.changed()).await;
-        }
-        self.state.ring.load_full()
+        self.state.published.borrow().ring.clone()
     }
 
     /// The keys after another fetch, for a token whose key is not among them; `None` where too many
@@ -88,21 +96,22 @@ impl Remote {
     pub(super) async fn refreshed(&self) -> Option<Arc<Ring>> {
         self.fetching.get()?;
         let state = &self.state;
-        let mut ended = state.ended.subscribe();
+        let mut published = state.published.subscribe();
         if !state.is_wanted.load(Ordering::Acquire) {
             state.demands.check().ok()?;
             state.is_wanted.store(true, Ordering::Release);
             state.wanted.notify_one();
         }
-        timeout(PATIENCE, ended.changed()).await.ok()?.ok()?;
-        state.ring.load_full()
+        timeout(PATIENCE, published.changed()).await.ok()?.ok()?;
+        published.borrow().ring.clone()
     }
 }
 
 impl State {
     async fn keep_fresh(&self) {
         let client = Client::new(self.remote.ca.as_deref());
-        let mut fetched: Option<Instant> = None;
+        let mut fetched: Option<(Instant, KeySet)> = None;
+        let mut ring = None;
         let mut backoff = BACKOFF.0;
         loop {
             let outcome = match &client {
@@ -111,8 +120,12 @@ impl State {
             };
             let wait = match outcome {
                 Ok(Fetched { keys, max_age }) => {
-                    self.ring.store(Some(Ring::of_set(&keys, &self.issuer)));
-                    fetched = Some(Instant::now());
+                    let same = fetched.as_ref().is_some_and(|(_, before)| *before == keys);
+                    // A ring knows tokens, which the same keys need not verify again.
+                    if !same || ring.is_none() {
+                        ring = Some(Ring::of_set(&keys, &self.issuer));
+                    }
+                    fetched = Some((Instant::now(), keys));
                     backoff = BACKOFF.0;
                     let refresh = self.remote.refresh;
                     max_age.map_or(refresh, |age| age.max(SOONEST).min(refresh))
@@ -121,24 +134,26 @@ impl State {
                     tracing::warn!(url = %self.remote.url, "keys cannot be fetched: {error}");
                     let wait = backoff;
                     backoff = (backoff * 2).min(BACKOFF.1);
-                    wait.min(self.forget_if_stale(fetched))
+                    let left = fetched.as_ref().map_or(Duration::ZERO, |(at, _)| self.left(*at));
+                    if left.is_zero() && ring.take().is_some() {
+                        tracing::error!(url = %self.remote.url, "the keys are too old: no token is believed until they can be fetched");
+                    }
+                    if left.is_zero() { wait } else { wait.min(left) }
                 }
             };
             self.is_wanted.store(false, Ordering::Release);
-            self.ended.send_modify(|ended| *ended += 1);
+            self.published.send_modify(|published| {
+                published.fetches += 1;
+                published.ring.clone_from(&ring);
+            });
             let _ = timeout(wait, self.wanted.notified()).await;
         }
     }
 
-    /// Drops keys that are too old to go on with, and says how long the others may.
-    fn forget_if_stale(&self, fetched: Option<Instant>) -> Duration {
-        let Some(fetched) = fetched else { return Duration::MAX };
+    /// How long keys that were fetched then may still be used.
+    fn left(&self, fetched: Instant) -> Duration {
         let end = fetched + self.remote.refresh + self.remote.stale_if_error;
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() && self.ring.swap(None).is_some() {
-            tracing::error!(url = %self.remote.url, "the keys are too old: no token is believed until they can be fetched");
-        }
-        if left.is_zero() { Duration::MAX } else { left }
+        end.saturating_duration_since(Instant::now())
     }
 }
 

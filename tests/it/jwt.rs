@@ -5,6 +5,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
+use crate::plugins::guest;
+use crate::policy::Desk;
 use crate::support::backend::Backend;
 use crate::support::gateway::{Harness, PATIENCE, TestGateway};
 use crate::support::issuer::{IssuerServer, SigningKey, key_set, now_and};
@@ -280,6 +282,33 @@ async fn a_route_can_ask_every_request_for_a_token() {
 }
 
 #[tokio::test]
+async fn plugins_see_the_claims_of_a_verified_token() {
+    let key = SigningKey::ed25519("ed");
+    let backend = Backend::start().await;
+    let routes = "  - { name: verified, match: { path: /verified }, verify: app, tenant: { plugin: reads }, forward: app }
+  - { name: after, match: { path: /after }, tenant: { first: [ { jwt: { claim: missing, keys: app } }, { plugin: reads } ] }, forward: app }
+  - { name: before, tenant: { first: [ { plugin: reads }, { jwt: { claim: missing, keys: app } } ] }, forward: app }
+plugins: { reads: { path: reads.wasm } }";
+    let gateway = Harness::new()
+        .policy(&policy(&backend, FILE, routes))
+        .file("jwks.json", key_set(&[&key]))
+        .file("reads.wasm", guest("reads-claims"))
+        .start()
+        .await;
+    // The guest takes all of the claims for the tenant's id: nobody has that one.
+    let claims = claims(json!({}));
+    let bearer = format!("Bearer {}", key.sign(&claims));
+    for path in ["/verified", "/after"] {
+        let reply = gateway.get(path).header("authorization", &bearer).send().await;
+        assert_eq!(reply.code(), "tenant-unknown", "{path}");
+        assert!(reply.json()["detail"].as_str().unwrap().contains(&claims.to_string()), "{path}");
+    }
+    // Asked before anything is verified, it sees nothing.
+    let reply = gateway.get("/").header("authorization", &bearer).send().await;
+    assert_eq!(reply.code(), "tenant-missing");
+}
+
+#[tokio::test]
 async fn each_issuer_speaks_for_itself() {
     let (one, two) = (SigningKey::ed25519("k"), SigningKey::es256("k"));
     let backend = Backend::start().await;
@@ -423,4 +452,45 @@ async fn without_keys_nobody_is_believed() {
     gateway.until_generation(2).await;
     assert_eq!(ask(&gateway, &token).await, (503, "keys-unavailable".into()));
     assert_eq!(impostor.asked(), 0);
+}
+
+#[test]
+fn mistakes_with_keys_are_found_in_the_policy() {
+    let set = key_set(&[&SigningKey::ed25519("ed")]);
+    for (keys, message) in [
+        ("app: { jwks: 'http://idp.example/', audience: a }", "keys come over `https:`"),
+        ("app: { jwks: 'https://user@idp.example/', audience: a }", "must not carry a user"),
+        ("app: { jwks: none.json, audience: a }", "there is no such file"),
+        ("app: { jwks: empty.json, audience: a }", "has no usable key"),
+        ("app: { jwks: jwks.json }", "no `audience`"),
+        ("app: { jwks: jwks.json, audience: a, refresh: 1m }", "`refresh` is for a `jwks` that is a URL"),
+        ("app: { jwks: jwks.json, audience: a, algorithms: [ HS256 ] }", "needs a `secret`"),
+        ("app: { jwks: jwks.json, audience: a, algorithms: [ none ] }", "expected an algorithm"),
+        ("app: { secret: short, audience: a }", "`secret` must be at least 32 bytes"),
+        ("app: { secret: '${SECRET}', audience: a, algorithms: [ RS256 ] }", "does not go with a `secret`"),
+        ("app: { jwks: jwks.json, secret: '${SECRET}', audience: a }", "either `jwks` or a `secret`"),
+        ("app: { audience: a }", "these keys have no source"),
+        ("app: { jwks: 'https://idp.example/', ca: empty.json, audience: a }", "holds no certificate"),
+        (
+            "app: { issuers: [ { jwks: jwks.json, audience: a }, { jwks: jwks.json, audience: a } ] }",
+            "each needs the key `issuer`",
+        ),
+        (
+            "app: { issuers: [ { jwks: jwks.json, issuer: i, audience: a }, { jwks: jwks.json, issuer: i, audience: a } ] }",
+            "two issuers are called `i`",
+        ),
+        ("app: { isuer: i }", "unknown key `isuer`"),
+        ("app: [ { sha256: 00, tenant: acme } ]", "a SHA-256 in 64 hexadecimal digits"),
+        ("app: { list: [] }", "is a table of API keys"),
+        ("apps: { jwks: jwks.json, audience: a }", "unknown keys `app`"),
+    ] {
+        let policy = format!(
+            "version: 1\nupstreams: {{ app: {{ endpoints: [ http://127.0.0.1:1 ] }} }}\n\
+             tenants: {{ list: [ {{ id: acme, schema: acme }} ] }}\nkeys:\n  {keys}\nroutes:\n{ROUTE}\n"
+        );
+        let desk = Desk::with(&policy).file("jwks.json", &set).file("empty.json", "{\"keys\":[]}");
+        let found = desk.variable("SECRET", "a secret that is thirty-two bytes.").diagnostics();
+        assert!(found.contains(message), "{keys}: {found}");
+        assert!(!found.contains("thirty-two"), "{found}");
+    }
 }

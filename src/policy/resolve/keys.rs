@@ -127,7 +127,10 @@ fn source(written: &document::Issuer, sources: &Sources, report: &mut Report) ->
         (Some(set), None) => match &set.value {
             KeySetPlace::Url(url) => Some(KeySource::Url(RemoteKeys {
                 url: url.clone(),
-                ca: certificates(written.ca.as_ref(), sources, report)?,
+                ca: match &written.ca {
+                    Some(ca) => Some(certificates(ca, sources, report)?),
+                    None => None,
+                },
                 refresh: or(written.refresh.as_ref(), DEFAULT_REFRESH),
                 stale_if_error: or(written.stale_if_error.as_ref(), DurationOrZero(DEFAULT_STALE_IF_ERROR)).0,
             })),
@@ -164,17 +167,11 @@ fn source(written: &document::Issuer, sources: &Sources, report: &mut Report) ->
     }
 }
 
-/// The certificates of `ca`, if it is written and holds some.
-#[expect(clippy::option_option, reason = "what is not written is no mistake")]
-fn certificates(
-    ca: Option<&Located<String>>,
-    sources: &Sources,
-    report: &mut Report,
-) -> Option<Option<Arc<str>>> {
-    let Some(ca) = ca else { return Some(None) };
+/// The certificates of `ca`, which must hold some.
+fn certificates(ca: &Located<String>, sources: &Sources, report: &mut Report) -> Option<Arc<str>> {
     let text = sources.text_at(&sources.beside(ca.place, &ca.value))?;
     match CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>() {
-        Ok(found) if !found.is_empty() => Some(Some(Arc::clone(text))),
+        Ok(found) if !found.is_empty() => Some(Arc::clone(text)),
         _ => {
             report
                 .error(ca.place, format!("`{}` holds no certificate", ca.shown()))

@@ -94,24 +94,22 @@ impl TenantMetrics {
 
     /// Counts a request of a tenant, where at most so many tenants have series.
     pub fn count(&self, most: usize, tenant: &TenantId, finished: &Finished) {
-        {
-            let board = self.board.read().unwrap_or_else(PoisonError::into_inner);
+        let board = self.board.read().unwrap_or_else(PoisonError::into_inner);
+        if board.most == most {
             if let Some(series) = board.shown.get(tenant) {
                 series.count(finished);
                 return;
             }
-            let room = board.shown.len() < most && tenant.as_str() != OTHER;
-            let leaves = || board.leaving.iter().any(|(left, _)| left == tenant);
-            if board.most == most && (!room || leaves()) {
+            if !board.has_room_for(tenant) {
                 self.other.count(finished);
                 self.nominate(tenant, most);
                 return;
             }
         }
+        drop(board);
         let mut board = self.board.write().unwrap_or_else(PoisonError::into_inner);
         board.most = most;
-        let known = board.shown.contains_key(tenant) || board.leaving.iter().any(|(left, _)| left == tenant);
-        if !known && board.shown.len() < most && tenant.as_str() != OTHER {
+        if !board.shown.contains_key(tenant) && board.has_room_for(tenant) {
             board.shown.insert(tenant.clone(), Series::default());
         }
         board.shown.get(tenant).unwrap_or(&self.other).count(finished);
@@ -215,6 +213,14 @@ impl TenantMetrics {
             }
         }
         Ok(())
+    }
+}
+
+impl Board {
+    /// Whether a tenant that has no series may have one at once.
+    fn has_room_for(&self, tenant: &TenantId) -> bool {
+        let is_leaving = self.leaving.iter().any(|(left, _)| left == tenant);
+        self.shown.len() < self.most && !is_leaving && tenant.as_str() != OTHER
     }
 }
 

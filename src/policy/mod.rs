@@ -7,6 +7,7 @@ mod diagnostic;
 mod directory;
 mod document;
 mod expectation;
+mod forbidden;
 mod interpolate;
 mod json;
 mod leaf;
@@ -34,6 +35,7 @@ pub use database::{Database, Login, PoolSettings};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};
 pub use directory::{DirectorySource, QualifiedName, TableDirectory};
 pub use expectation::{Expectation, Expected, SampleRequest};
+pub use forbidden::is_forbidden_function;
 pub use load::Surroundings;
 pub use plugin::{
     Breaker, Capabilities, Capability, Instances, OnFailure, Plugin, PluginLimits, Reuse, Shadow, Signature,

@@ -10,13 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 /// Tenants in the directory, in the map, and in the plugin's configuration.
-const TENANTS: usize = 1000;
+pub(crate) const TENANTS: usize = 1000;
 /// Size of every response's body, bytes.
 const BODY: usize = 1024;
 
-/// The tenants.
-pub(crate) fn tenants() -> Arc<[String]> {
-    (0..TENANTS).map(|index| format!("t-{index:04}")).collect()
+/// So many tenants.
+pub(crate) fn tenants(count: usize) -> Arc<[String]> {
+    (0..count).map(|index| format!("t-{index:04}")).collect()
 }
 
 /// A tenant's schema.

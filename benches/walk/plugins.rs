@@ -20,7 +20,7 @@ use innkeeper::sidecar::{Settings, Sidecar};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 
-use load::{schema_of, tenants};
+use load::{TENANTS, schema_of, tenants};
 use process::{Proxy, in_turns, median, report, runtime, say, setting};
 
 /// Routes to the same upstream, by what resolves the tenant.
@@ -30,7 +30,7 @@ const ROUTES: [(&str, &str); 3] =
 const BUDGETS: [f64; 2] = [10.0, 2.0];
 
 fn main() {
-    let tenants = tenants();
+    let tenants = tenants(TENANTS);
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1..).unwrap_or_default() {
         [mode, upstream] if mode == "one-worker" => runtime(1).block_on(serve(upstream, &tenants)),

@@ -11,6 +11,7 @@ mod diagnostic;
 mod directory;
 mod document;
 mod expectation;
+mod forbidden;
 mod interpolate;
 mod json;
 mod keys;
@@ -50,6 +51,7 @@ pub use database::{Database, Login, PoolSettings};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};
 pub use directory::{DirectorySource, QualifiedName, TableDirectory};
 pub use expectation::{Expectation, Expected, SampleRequest};
+pub use forbidden::is_forbidden_function;
 pub(crate) use keys::algorithms_of;
 pub use keys::{
     Issuer, KeyOwner, KeySet, KeySetError, KeySource, KeyTable, Keys, RemoteKeys, TokenKeys, TokenPlace,

@@ -145,6 +145,21 @@ fn queries_with_mistakes() {
 }
 
 #[test]
+fn a_function_that_reaches_beyond_its_tenant_cannot_be_listed() {
+    let text = "version: 1\n\
+        databases: { main: { url: 'postgres://db/app', isolation: role } }\n\
+        tenants: { list: [ { id: acme, schema: acme, role: acme } ] }\n\
+        routes:\n\
+        \x20 - name: sql\n\
+        \x20   match: { path: /sql }\n\
+        \x20   tenant: { header: X-Tenant-ID }\n\
+        \x20   sql: { database: main, functions: [ similarity, dblink_exec ] }\n";
+    let told = Desk::with(text).diagnostics();
+    assert!(told.contains("no client may call `dblink_exec`"), "{told}");
+    assert!(told.contains("policy.yaml:8:") && !told.contains("`similarity`"), "{told}");
+}
+
+#[test]
 fn a_misspelt_key_is_recognised() {
     let text = "version: 1\nupstrems:\n  app: { endpoints: [ http://127.0.0.1:9000 ] }\n";
     insta::assert_snapshot!(Desk::with(text).diagnostics());

@@ -26,6 +26,8 @@ pub const TENANTS_THAT_LOG_IN: usize = 14;
 const CLIENTS: usize = 240;
 const REQUESTS_EACH: usize = 12;
 const CONNECTIONS: u32 = 12;
+/// How long a client waits whose request met a server that was away.
+pub const PAUSE: Duration = Duration::from_millis(20);
 const MARKS: &str = "select id, tenant, note from marks";
 
 /// A small generator with a seed, so that a failure can be run again.
@@ -75,7 +77,9 @@ impl Torture {
             ..query(&self.settings, "select tenant, pg_sleep(600)::text as slept from marks")
         };
         let read = query(&self.settings, MARKS);
-        for _ in 0..REQUESTS_EACH {
+        let mut left = REQUESTS_EACH;
+        while left > 0 {
+            left -= 1;
             let query = match dice.roll(20) {
                 0 => &mistake,
                 1 => &slow,
@@ -88,9 +92,14 @@ impl Torture {
                     self.toll.answered(self.fixture.foreign_rows(tenant, &json));
                 }
                 Ok(Ok(Answer::Empty)) => panic!("an answer without rows"),
+                // The server is away. Who is told so comes again a little later.
+                Ok(Err(refusal)) if refusal.code() == Code::DatabaseUnavailable => {
+                    self.toll.refused();
+                    tokio::time::sleep(PAUSE).await;
+                    left += 1;
+                }
                 Ok(Err(refusal)) => {
-                    let expected = [Code::QueryFailed, Code::QueryTimeout, Code::DatabaseUnavailable]
-                        .contains(&refusal.code());
+                    let expected = [Code::QueryFailed, Code::QueryTimeout].contains(&refusal.code());
                     assert!(expected, "{refusal}");
                     self.toll.refused();
                 }
@@ -102,18 +111,42 @@ impl Torture {
     }
 }
 
+/// What a server tells clients when it is killed itself.
+const SERVER_KILLED: &str = "terminating connection";
+
 /// Kills a random one of the gateway's backends, over and over, until told to stop.
 async fn kill_backends(postgres: Arc<TestDatabase>, enough: Arc<AtomicBool>) -> usize {
-    let mut admin = postgres.connect().await;
+    let mut admin = None;
     let kill = format!(
         "SELECT pg_terminate_backend(pid)::int FROM pg_stat_activity WHERE {OURS} ORDER BY random() LIMIT 1"
     );
     let mut killed = 0;
     while !enough.load(Ordering::Relaxed) {
-        killed += admin.fetch_all(AssertSqlSafe(kill.clone())).await.unwrap().len();
+        // The server itself goes down and comes back.
+        if admin.is_none() {
+            admin = PgConnection::connect(&postgres.url(SUPERUSER)).await.ok();
+        }
+        if let Some(mut connection) = admin.take()
+            && let Ok(rows) = connection.fetch_all(AssertSqlSafe(kill.clone())).await
+        {
+            killed += rows.len();
+            admin = Some(connection);
+        }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     killed
+}
+
+/// Crashes the server in the middle of it all, and starts it again.
+pub async fn crash(server: &mut PrivatePostgres, toll: &Toll, clients: usize) {
+    let under_way = async {
+        while toll.answers() <= clients {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(300), under_way).await.expect("clients are answered");
+    server.crash().await.unwrap();
+    server.start_again().await.unwrap();
 }
 
 /// Lets clients run to their end while backends are killed and `meanwhile` happens; how many were
@@ -134,7 +167,7 @@ pub async fn under_fire(
 }
 
 async fn torture(isolation: Isolation, tenants: usize) {
-    let server = PrivatePostgres::start().await.unwrap();
+    let mut server = PrivatePostgres::start().await.unwrap();
     let postgres = Arc::new(alone(&server).await);
     let fixture = TenantFixture::create(&postgres, tenants).await;
     let settings = postgres.shared_settings(isolation, CONNECTIONS);
@@ -147,7 +180,7 @@ async fn torture(isolation: Isolation, tenants: usize) {
         toll: Toll::default(),
     });
     let clients = (0..CLIENTS).map(|seed| Arc::clone(&torture).client(seed)).collect();
-    let killed = under_fire(&postgres, clients, async {}).await;
+    let killed = under_fire(&postgres, clients, crash(&mut server, &torture.toll, CLIENTS)).await;
     torture.toll.judge(isolation, CLIENTS, killed);
     let breaches = DatabaseLabel { database: "main".into() };
     assert_eq!(torture.metrics.isolation_breaches.get_or_create(&breaches).get(), 0);
@@ -167,7 +200,9 @@ async fn torture(isolation: Isolation, tenants: usize) {
     assert_eq!(wrong, 0, "a change reached another tenant's table");
     // A transaction begun twice, or ended where there was none, is a warning in the server's log.
     let log = std::fs::read_to_string(server.directory().join("server.log")).unwrap();
-    let warning = |line: &&str| line.contains("WARNING:") && !line.contains(KILLED_TOO_LATE);
+    let warning = |line: &&str| {
+        line.contains("WARNING:") && !line.contains(KILLED_TOO_LATE) && !line.contains(SERVER_KILLED)
+    };
     assert_eq!(log.lines().find(warning), None);
 }
 

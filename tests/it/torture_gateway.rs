@@ -12,7 +12,7 @@ use crate::support::gateway::{Harness, TestGateway, until};
 use crate::support::postgres::{TestDatabase, alone};
 use crate::support::tenant_fixture::TenantFixture;
 use crate::support::toll::Toll;
-use crate::torture::{Dice, TENANTS_THAT_LOG_IN, under_fire};
+use crate::torture::{Dice, PAUSE, TENANTS_THAT_LOG_IN, crash, under_fire};
 
 const TENANTS: usize = 50;
 const CLIENTS: usize = 200;
@@ -100,16 +100,14 @@ impl Torture {
                     let foreign = self.fixture.foreign_rows(tenant, &reply.text());
                     self.toll.answered(foreign);
                 }
-                // Its directory lost its connections too. Who is told 503 comes again a little later.
-                _ if reply.code() == "directory-unavailable" => {
+                // The server is away, and the directory with it. Who is told so comes again a little later.
+                _ if ["directory-unavailable", "database-unavailable"].contains(&reply.code().as_str()) => {
                     self.toll.refused();
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::time::sleep(PAUSE).await;
                     left += 1;
                 }
                 _ => {
-                    let code = reply.code();
-                    let expected =
-                        ["query-failed", "query-timeout", "database-unavailable"].contains(&code.as_str());
+                    let expected = ["query-failed", "query-timeout"].contains(&reply.code().as_str());
                     assert!(expected, "{}", reply.text());
                     self.toll.refused();
                 }
@@ -125,7 +123,7 @@ impl Torture {
 }
 
 async fn torture(isolation: &str, tenants: usize) {
-    let server = PrivatePostgres::start().await.unwrap();
+    let mut server = PrivatePostgres::start().await.unwrap();
     let postgres = Arc::new(alone(&server).await);
     let fixture = TenantFixture::create(&postgres, tenants).await;
     fixture.list_in_table(&postgres).await;
@@ -140,7 +138,10 @@ async fn torture(isolation: &str, tenants: usize) {
             tokio::task::yield_now().await;
         }
     };
-    let killed = under_fire(&postgres, clients, reloads).await;
+    let meanwhile = async {
+        tokio::join!(reloads, crash(&mut server, &torture.toll, CLIENTS));
+    };
+    let killed = under_fire(&postgres, clients, meanwhile).await;
     torture.toll.judge(isolation, CLIENTS, killed);
     let breaches = DatabaseLabel { database: "main".into() };
     assert_eq!(torture.gateway.sidecar.metrics.isolation_breaches.get_or_create(&breaches).get(), 0);

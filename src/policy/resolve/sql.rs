@@ -3,7 +3,7 @@
 use super::{Scope, or, settings};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
-use crate::policy::{SqlEndpoint, StatementKind};
+use crate::policy::{SqlEndpoint, StatementKind, is_forbidden_function};
 use crate::tenant::{Isolation, MAX_IDENTIFIER_BYTES};
 
 pub(super) fn resolve(
@@ -48,6 +48,12 @@ pub(super) fn resolve(
                     function.shown()
                 ),
             );
+        } else if is_forbidden_function(name) {
+            report
+                .error(function.place, format!("no client may call `{name}`: it reaches beyond its tenant"))
+                .help(
+                    "take it off the list; a function of your own may call it with arguments that it checks",
+                );
         }
         functions.push(name.clone());
     }

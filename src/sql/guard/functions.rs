@@ -95,50 +95,6 @@ const FORMS: [&str; 11] = [
 /// Functions whose first argument names a sequence, as text.
 const TAKE_A_SEQUENCE: [&str; 2] = ["nextval", "setval"];
 
-/// What no policy can allow: it runs SQL that it is given as text, changes settings, reaches files,
-/// other servers or other sessions.
-const FORBIDDEN: [&str; 17] = [
-    "current_setting",
-    "loread",
-    "lowrite",
-    "pg_advisory_lock",
-    "pg_advisory_lock_shared",
-    "pg_export_snapshot",
-    "pg_hba_file_rules",
-    "pg_notify",
-    "pg_promote",
-    "pg_reload_conf",
-    "pg_rotate_logfile",
-    "pg_show_all_settings",
-    "pg_switch_wal",
-    "set_config",
-    "ts_rewrite",
-    "ts_stat",
-    "xpath_table",
-];
-
-/// The same, for families of functions.
-const FORBIDDEN_PREFIXES: [&str; 18] = [
-    "connectby",
-    "crosstab",
-    "cursor_to_xml",
-    "database_to_xml",
-    "dblink",
-    "lo_",
-    "pg_cancel_",
-    "pg_create_",
-    "pg_file_",
-    "pg_logical_",
-    "pg_ls_",
-    "pg_read_",
-    "pg_replication_",
-    "pg_stat_get_",
-    "pg_terminate_",
-    "query_to_xml",
-    "schema_to_xml",
-    "table_to_xml",
-];
-
 /// Whether `name` is one of PostgreSQL's harmless functions.
 pub(super) fn is_harmless(name: &str) -> bool {
     HARMLESS.binary_search(&name).is_ok()
@@ -149,11 +105,6 @@ pub(super) fn is_form(name: &str) -> bool {
     FORMS.contains(&name)
 }
 
-/// Whether `name` is never allowed.
-pub(super) fn is_forbidden(name: &str) -> bool {
-    FORBIDDEN.contains(&name) || FORBIDDEN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-}
-
 /// Whether the first argument of `name` is the name of a sequence.
 pub(super) fn takes_a_sequence(name: &str) -> bool {
     TAKE_A_SEQUENCE.contains(&name)
@@ -162,10 +113,11 @@ pub(super) fn takes_a_sequence(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::is_forbidden_function;
 
     #[test]
     fn the_list_is_sorted_and_holds_nothing_forbidden() {
         assert!(HARMLESS.is_sorted_by(|a, b| a < b));
-        assert_eq!(HARMLESS.iter().find(|name| is_forbidden(name)), None);
+        assert_eq!(HARMLESS.iter().find(|name| is_forbidden_function(name)), None);
     }
 }

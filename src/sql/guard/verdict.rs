@@ -7,7 +7,7 @@ use super::functions;
 use super::kinds::{self, Role, Rule};
 use super::names::{self, CATALOGUE, Schemas};
 use super::objection::{Objection, shown, verb};
-use crate::policy::StatementKind;
+use crate::policy::{StatementKind, is_forbidden_function};
 
 /// The options of EXPLAIN that show the plan and nothing of the server.
 const EXPLAIN_OPTIONS: [&str; 8] =
@@ -77,7 +77,7 @@ impl Judge<'_> {
             [schema, name] => (Some(schema.as_str()), name.as_str()),
             _ => return Err(Objection::Parts(text)),
         };
-        if functions::is_forbidden(name) {
+        if is_forbidden_function(name) {
             return Err(Objection::ForbiddenFunction(text));
         }
         if let Some(schema) = schema
@@ -111,7 +111,7 @@ impl Judge<'_> {
         let text = field.text().to_string();
         // `t.f` calls f(t) where the table t has no such column.
         let last = field.children().last().map(|name| names::parts(&name)).unwrap_or_default();
-        if last.iter().any(|name| functions::is_forbidden(name)) {
+        if last.iter().any(|name| is_forbidden_function(name)) {
             return Err(Objection::ForbiddenFunction(shown(&text)));
         }
         // What starts with a value in brackets is a composite's field, and names no schema.

@@ -27,6 +27,11 @@ impl Toll {
         self.cancelled.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Answers so far.
+    pub(crate) fn answers(&self) -> usize {
+        self.answers.load(Ordering::Relaxed)
+    }
+
     /// Rows of other tenants so far.
     pub(crate) fn foreign(&self) -> usize {
         self.foreign.load(Ordering::Relaxed)

@@ -125,7 +125,8 @@ async fn accept<H: Handler>(listener: TcpListener, shared: Arc<Shared<H>>) {
 /// None where the client has gone already.
 fn describe(stream: &TcpStream, peer: std::net::SocketAddr) -> Option<Connection> {
     stream.set_nodelay(true).ok()?;
-    Some(Connection { peer, local: stream.local_addr().ok()?, scheme: "http" })
+    let local = stream.local_addr().ok()?;
+    Some(Connection { peer, local, scheme: "http", half_closed: CancellationToken::new() })
 }
 
 /// Whether the next connection may well be accepted.

@@ -58,7 +58,7 @@ impl<H: Handler> ConnectionTask<H> {
     pub(super) async fn run(self) {
         let Self { stream, connection, shared, _place } = self;
         shared.metrics.connections.inc();
-        let flow = Flow::new(Arc::clone(&shared.metrics));
+        let flow = Flow::new(Arc::clone(&shared.metrics), connection.half_closed.clone());
         let mut whole = pin!(serve(stream, connection, Arc::clone(&flow), &shared));
         if shared.abort.run_until_cancelled(whole.as_mut()).await.is_none() {
             // Counted before the connection is dropped, and its requests with it.

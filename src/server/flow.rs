@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::framing::Framing;
 use super::reason::Reason;
@@ -25,6 +26,8 @@ pub(super) struct Flow {
     verdicts: Mutex<VecDeque<Verdict>>,
     /// Requests of all connections.
     pub(super) metrics: Arc<Metrics>,
+    /// Cancelled when the client stops sending.
+    pub(super) half_closed: CancellationToken,
 }
 
 /// What the scanner found of one HTTP/1 request.
@@ -37,7 +40,7 @@ pub(super) struct InFlight {
 }
 
 impl Flow {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(super) fn new(metrics: Arc<Metrics>, half_closed: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             begun: AtomicU64::new(0),
             answered: AtomicU64::new(0),
@@ -48,6 +51,7 @@ impl Flow {
             watcher: Mutex::default(),
             verdicts: Mutex::default(),
             metrics,
+            half_closed,
         })
     }
 

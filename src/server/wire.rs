@@ -127,6 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let read = buffer.filled().len() - before;
         if read == 0 {
             self.state = State::HalfClosed;
+            self.flow.half_closed.cancel();
             self.reading.calm();
             // Half a head is no request.
             self.held.clear();

@@ -1,6 +1,7 @@
 //! The walk: one request from its first step to its response, and the one place where an error
 //! becomes a response.
 
+mod abandoned;
 mod access;
 mod access_line;
 mod access_log;
@@ -130,10 +131,12 @@ impl Gateway {
         let body = caller.pace(body);
         let answered = match matched.target() {
             Target::Query(query) => {
-                query::run(query, &matched, &caller, snapshot, &head, body, record.request_id()).await
+                let run = query::run(query, &matched, &caller, snapshot, &head, body, record.request_id());
+                abandoned::with_client(connection, run).await
             }
             Target::Sql(target) => {
-                sql::run(target, &caller, snapshot, &head, body, record.request_id()).await
+                let run = sql::run(target, &caller, snapshot, &head, body, record.request_id());
+                abandoned::with_client(connection, run).await
             }
             Target::Forward(target) => {
                 let outbound = forward::Outbound { head, body, switch };

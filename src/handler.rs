@@ -2,8 +2,10 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
+use tokio_util::sync::CancellationToken;
 
 use crate::address::{ListenAddress, Peer};
 use crate::body::Body;
@@ -11,6 +13,10 @@ use crate::client_certificate::ClientCertificate;
 use crate::error::{Code, Refusal};
 use crate::server_names::ServerNames;
 use crate::upgrade::Wish;
+
+/// What a client that closed its half of the connection is still given for an answer that must not
+/// outlive it: most answers need less.
+const HALF_CLOSED_GRACE: Duration = Duration::from_millis(30);
 
 /// A client's connection.
 #[derive(Debug, Clone)]
@@ -26,6 +32,8 @@ pub struct Connection {
     /// The hosts that our certificate on this connection speaks for, where the listener asks clients
     /// for theirs: other hosts are refused here, as who the client is was settled for these.
     pub names: Option<Arc<ServerNames>>,
+    /// Whether the client has stopped sending.
+    pub half_closed: CancellationToken,
 }
 
 impl Connection {
@@ -39,6 +47,17 @@ impl Connection {
         }
         let detail = "this connection was made for another host: make a new one for this";
         Err(Refusal::new(Code::RequestInvalid, detail).with_status(StatusCode::MISDIRECTED_REQUEST))
+    }
+
+    /// Comes when the client seems to have gone away: it stopped sending, and a moment has passed. One
+    /// that merely closed its half looks the same, so that this is for work which must not outlive its
+    /// client, such as a query.
+    pub fn abandoned(&self) -> impl Future<Output = ()> + Send + 'static {
+        let half_closed = self.half_closed.clone();
+        async move {
+            half_closed.cancelled_owned().await;
+            tokio::time::sleep(HALF_CLOSED_GRACE).await;
+        }
     }
 }
 

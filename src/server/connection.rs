@@ -80,10 +80,10 @@ impl<H: Handler> ConnectionTask<H> {
 
 async fn begin<H: Handler>(accepted: Accepted, terms: &Terms, flow: Arc<Flow>, shared: &Shared<H>) {
     let peer = accepted.peer;
-    let patience = shared.settings.timeouts.handshake;
+    let (patience, half_closed) = (shared.settings.timeouts.handshake, flow.half_closed.clone());
     let greeted = tokio::select! {
         biased;
-        greeted = greeting::greet(accepted, terms, &shared.handshakes, patience) => greeted,
+        greeted = greeting::greet(accepted, terms, &shared.handshakes, patience, half_closed) => greeted,
         () = last_call(terms, shared) => return,
     };
     match greeted {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::framing::Head;
 use super::reason::Reason;
@@ -27,6 +28,8 @@ pub(super) struct Flow {
     decision: Mutex<Pending>,
     /// Requests of all connections.
     pub(super) metrics: Arc<Metrics>,
+    /// Cancelled when the client stops sending.
+    pub(super) half_closed: CancellationToken,
 }
 
 /// What the scanner found of one HTTP/1 request.
@@ -67,6 +70,7 @@ impl Flow {
             verdicts: Mutex::default(),
             decision: Mutex::default(),
             metrics,
+            half_closed: CancellationToken::new(),
         })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::listener::{Accepted, Terms};
 use super::proxy_protocol::{self, Announced};
@@ -57,12 +58,14 @@ pub(super) async fn greet(
     terms: &Terms,
     places: &Semaphore,
     patience: Duration,
+    half_closed: CancellationToken,
 ) -> Result<(Transport, Connection), Ended> {
     let Accepted { transport, peer, local } = accepted;
     let is_announced = terms.is_announced(&peer);
     if terms.tls.is_none() && !is_announced {
-        let scheme = "http";
-        return Ok((transport, Connection { peer, local, scheme, client_certificate: None, names: None }));
+        let (scheme, client_certificate, names) = ("http", None, None);
+        let connection = Connection { peer, local, scheme, client_certificate, names, half_closed };
+        return Ok((transport, connection));
     }
     // On the heap while it lasts: its state is many times that of a connection that waits.
     let greeting = Box::pin(async {
@@ -78,7 +81,7 @@ pub(super) async fn greet(
     let (peer, Greeted { transport, client_certificate, names }) =
         greeted.unwrap_or(Err(Ended::Late(patience)))?;
     let scheme = if terms.tls.is_some() { "https" } else { "http" };
-    Ok((transport, Connection { peer, local, scheme, client_certificate, names }))
+    Ok((transport, Connection { peer, local, scheme, client_certificate, names, half_closed }))
 }
 
 /// The client that the load balancer at `peer` announces; the load balancer where it speaks for

@@ -212,6 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let read = buffer.filled().len() - before;
         if read == 0 {
             self.state = State::HalfClosed;
+            self.flow.half_closed.cancel();
             self.reading.calm();
             if !self.is_undecided() {
                 // Half a head is no request.

@@ -75,7 +75,7 @@ pub(super) fn session_settings(database: &policy::Database) -> [(&'static str, i
 
 /// What makes a server look, while it runs a query, whether the client is still there. A request
 /// that was cancelled closes its connection; within this time its query ends too.
-pub(super) const WATCHES_CLIENT: (&str, &str) = ("client_connection_check_interval", "50");
+pub(super) const WATCHES_CLIENT: (&str, &str) = ("client_connection_check_interval", "20");
 
 /// The statement as it is prepared, its result made JSON.
 ///

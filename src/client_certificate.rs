@@ -41,7 +41,7 @@ impl ClientCertificate {
         if !rest.is_empty() {
             return Err(UnreadableCertificate);
         }
-        let mut names = certificate.subject().iter_common_name().map(|name| name.as_str());
+        let mut names = certificate.subject().iter_common_name().map(x509_parser::x509::AttributeTypeAndValue::as_str);
         let common_name = match (names.next(), names.next()) {
             (Some(Ok(name)), None) if is_name(name) => Some(name.to_owned()),
             // Two names, or one that is no text, could be read in two ways.

@@ -40,7 +40,7 @@ async fn start(keys: &[&SigningKey], routes: &str) -> (TestGateway, Backend) {
 }
 
 /// Claims that are believed, with one of them changed; `null` takes it away.
-fn claims(change: Value) -> Value {
+fn claims(change: &Value) -> Value {
     let mut claims = json!({
         "iss": ISSUER, "aud": "api", "sub": "user-1", "tenant": "acme", "exp": now_and(3600),
     });
@@ -79,7 +79,7 @@ async fn every_kind_of_key_is_believed() {
     let keys = [SigningKey::ed25519("ed"), SigningKey::es256("ec"), SigningKey::rs256("rsa")];
     let (gateway, _backend) = start(&keys.each_ref(), ROUTE).await;
     for key in &keys {
-        assert_eq!(ask(&gateway, &key.sign(&claims(json!({})))).await, served("acme"), "{}", key.id);
+        assert_eq!(ask(&gateway, &key.sign(&claims(&json!({})))).await, served("acme"), "{}", key.id);
     }
     let key = &keys[0];
     for (change, expected) in [
@@ -91,7 +91,7 @@ async fn every_kind_of_key_is_believed() {
         (json!({ "tenant": null }), (400, "tenant-missing".into())),
         (json!({ "tenant": "" }), (400, "tenant-missing".into())),
     ] {
-        assert_eq!(ask(&gateway, &key.sign(&claims(change.clone()))).await, expected, "{change}");
+        assert_eq!(ask(&gateway, &key.sign(&claims(&change))).await, expected, "{change}");
     }
 }
 
@@ -99,7 +99,7 @@ async fn every_kind_of_key_is_believed() {
 async fn a_token_that_was_believed_ends_all_the_same() {
     let key = SigningKey::ed25519("ed");
     let (gateway, _backend) = start(&[&key], ROUTE).await;
-    let token = key.sign(&claims(json!({ "exp": now_and(3) })));
+    let token = key.sign(&claims(&json!({ "exp": now_and(3) })));
     // Late on a busy machine, it may be over when it is first seen.
     let first = ask(&gateway, &token).await;
     assert!([served("acme"), invalid()].contains(&first), "{first:?}");
@@ -128,14 +128,14 @@ async fn what_a_token_must_say_is_checked() {
         json!({ "tenant": { "id": "acme" } }),
         json!({ "tenant": true }),
     ] {
-        assert_eq!(ask(&gateway, &key.sign(&claims(change.clone()))).await, invalid(), "{change}");
+        assert_eq!(ask(&gateway, &key.sign(&claims(&change))).await, invalid(), "{change}");
     }
 }
 
 /// A token whose parts are as written, signed by the key.
 fn raw(key: &SigningKey, header: &str, payload: &str) -> String {
     // Signed honestly over other parts: the signature must then not fit these.
-    let signature = key.sign(&claims(json!({}))).rsplit_once('.').unwrap().1.to_owned();
+    let signature = key.sign(&claims(&json!({}))).rsplit_once('.').unwrap().1.to_owned();
     format!("{}.{}.{signature}", BASE64.encode(header), BASE64.encode(payload))
 }
 
@@ -144,7 +144,7 @@ async fn forgeries_are_refused() {
     let (ours, rsa, theirs) =
         (SigningKey::ed25519("ed"), SigningKey::rs256("rsa"), SigningKey::ed25519("ed"));
     let (gateway, _backend) = start(&[&ours, &rsa], ROUTE).await;
-    let good = claims(json!({}));
+    let good = claims(&json!({}));
     let payload = good.to_string();
     let sound = ours.sign(&good);
     let (signed, _) = sound.rsplit_once('.').unwrap();
@@ -189,7 +189,7 @@ async fn forgeries_are_refused() {
         ("one part", "token".into()),
         ("nothing in its parts", "..".into()),
         ("padding", format!("{sound}=")),
-        ("a longer one than anyone means", ours.sign(&claims(json!({ "fill": "x".repeat(20_000) })))),
+        ("a longer one than anyone means", ours.sign(&claims(&json!({ "fill": "x".repeat(20_000) })))),
     ];
     for (what, token) in forgeries {
         assert_eq!(ask(&gateway, &token).await, invalid(), "{what}");
@@ -221,7 +221,7 @@ async fn a_token_stands_in_one_place() {
   - { name: nested, match: { path: /nested }, tenant: { jwt: { claim: [ app_metadata, tenant ], keys: app } }, forward: app }
   - { name: app, tenant: { jwt: { claim: tenant, keys: app } }, forward: app }";
     let (gateway, _backend) = start(&[&key], routes).await;
-    let token = key.sign(&claims(json!({ "app_metadata": { "tenant": "globex" } })));
+    let token = key.sign(&claims(&json!({ "app_metadata": { "tenant": "globex" } })));
     let bearer = format!("Bearer {token}");
     let tenant = |reply: &Value| reply["headers"]["x-tenant-id"][0].as_str().unwrap().to_owned();
 
@@ -258,9 +258,9 @@ async fn an_invalid_token_never_falls_through() {
         };
         call.send().await
     };
-    assert_eq!(ask(Some(&key.sign(&claims(json!({ "exp": 1 }))))).await.code(), "token-invalid");
+    assert_eq!(ask(Some(&key.sign(&claims(&json!({ "exp": 1 }))))).await.code(), "token-invalid");
     assert_eq!(ask(Some("garbage")).await.code(), "token-invalid");
-    let reply = ask(Some(&key.sign(&claims(json!({}))))).await;
+    let reply = ask(Some(&key.sign(&claims(&json!({}))))).await;
     assert_eq!(reply.json()["headers"]["x-tenant-id"][0], "acme");
     assert_eq!(ask(None).await.json()["headers"]["x-tenant-id"][0], "globex");
 }
@@ -271,7 +271,7 @@ async fn a_route_can_ask_every_request_for_a_token() {
     let routes = "  - { name: open, match: { path: /open }, tenant: none, verify: app, forward: app }
   - { name: app, tenant: { header: X-Tenant-ID }, verify: { keys: app, cookie: session }, forward: app }";
     let (gateway, _backend) = start(&[&key], routes).await;
-    let token = key.sign(&claims(json!({})));
+    let token = key.sign(&claims(&json!({})));
     assert_eq!(gateway.get("/open").send().await.code(), "token-invalid");
     let reply = gateway.get("/open").header("authorization", &format!("Bearer {token}")).send().await;
     assert_eq!(reply.status(), 200);
@@ -296,7 +296,7 @@ plugins: { reads: { path: reads.wasm } }";
         .start()
         .await;
     // The guest takes all of the claims for the tenant's id: nobody has that one.
-    let claims = claims(json!({}));
+    let claims = claims(&json!({}));
     let bearer = format!("Bearer {}", key.sign(&claims));
     for path in ["/verified", "/after"] {
         let reply = gateway.get(path).header("authorization", &bearer).send().await;
@@ -320,7 +320,7 @@ async fn each_issuer_speaks_for_itself() {
         .file("two.json", key_set(&[&two]))
         .start()
         .await;
-    let by = |issuer: &str| claims(json!({ "iss": issuer }));
+    let by = |issuer: &str| claims(&json!({ "iss": issuer }));
     assert_eq!(ask(&gateway, &one.sign(&by("one"))).await, served("acme"));
     assert_eq!(ask(&gateway, &two.sign(&by("two"))).await, served("acme"));
     let hs256 = |issuer: &str| {
@@ -331,14 +331,14 @@ async fn each_issuer_speaks_for_itself() {
     for token in [one.sign(&by("two")), two.sign(&by("one")), one.sign(&by("four")), hs256("one")] {
         assert_eq!(ask(&gateway, &token).await, invalid());
     }
-    assert_eq!(ask(&gateway, &one.sign(&claims(json!({ "iss": null })))).await, invalid());
+    assert_eq!(ask(&gateway, &one.sign(&claims(&json!({ "iss": null })))).await, invalid());
 }
 
 #[tokio::test]
 async fn a_file_of_keys_is_read_again() {
     let (old, new) = (SigningKey::ed25519("old"), SigningKey::ed25519("new"));
     let (gateway, _backend) = start(&[&old], ROUTE).await;
-    let tokens = (old.sign(&claims(json!({}))), new.sign(&claims(json!({}))));
+    let tokens = (old.sign(&claims(&json!({}))), new.sign(&claims(&json!({}))));
     assert_eq!((ask(&gateway, &tokens.0).await, ask(&gateway, &tokens.1).await), (served("acme"), invalid()));
     gateway.replace_file("jwks.json", key_set(&[&new]));
     gateway.until_generation(2).await;
@@ -371,7 +371,7 @@ async fn keys_come_and_go_without_a_restart() {
     let (old, new) = (SigningKey::ed25519("old"), SigningKey::es256("new"));
     let server = IssuerServer::start(key_set(&[&old])).await;
     let (gateway, _backend) = fetching(&server, "refresh: 1h").await;
-    let (by_old, by_new) = (old.sign(&claims(json!({}))), new.sign(&claims(json!({}))));
+    let (by_old, by_new) = (old.sign(&claims(&json!({}))), new.sign(&claims(&json!({}))));
     // The first request waits for the first fetch.
     assert_eq!(ask(&gateway, &by_old).await, served("acme"));
     server.change(|published| published.body = key_set(&[&old, &new]));
@@ -383,7 +383,7 @@ async fn keys_come_and_go_without_a_restart() {
     let before = server.asked();
     for attempt in 0..20 {
         let stranger = SigningKey::ed25519(&format!("stranger-{attempt}"));
-        assert_eq!(ask(&gateway, &stranger.sign(&claims(json!({})))).await, invalid());
+        assert_eq!(ask(&gateway, &stranger.sign(&claims(&json!({})))).await, invalid());
     }
     assert!(server.asked() - before <= 3, "{} fetches", server.asked() - before);
 
@@ -400,7 +400,7 @@ async fn a_key_that_was_withdrawn_is_forgotten() {
     let (old, new) = (SigningKey::ed25519("old"), SigningKey::ed25519("new"));
     let server = IssuerServer::start(key_set(&[&old])).await;
     let (gateway, _backend) = fetching(&server, "refresh: 200ms").await;
-    let token = old.sign(&claims(json!({})));
+    let token = old.sign(&claims(&json!({})));
     assert_eq!(ask(&gateway, &token).await, served("acme"));
     server.change(|published| published.body = key_set(&[&new]));
     until_answer(&gateway, &token, invalid()).await;
@@ -411,7 +411,7 @@ async fn an_issuer_that_is_down_stops_nobody_at_first() {
     let key = SigningKey::ed25519("ed");
     let server = IssuerServer::start(key_set(&[&key])).await;
     let (gateway, _backend) = fetching(&server, "refresh: 100ms, stale_if_error: 24h").await;
-    let token = key.sign(&claims(json!({})));
+    let token = key.sign(&claims(&json!({})));
     assert_eq!(ask(&gateway, &token).await, served("acme"));
     for (status, body) in [(500, String::new()), (200, "not a set".into()), (302, key_set(&[]))] {
         server.change(|published| (published.status, published.body) = (status, body.clone()));
@@ -426,7 +426,7 @@ async fn keys_that_are_too_old_are_given_up() {
     let key = SigningKey::ed25519("ed");
     let server = IssuerServer::start(key_set(&[&key])).await;
     let (gateway, _backend) = fetching(&server, "refresh: 100ms, stale_if_error: 100ms").await;
-    let token = key.sign(&claims(json!({})));
+    let token = key.sign(&claims(&json!({})));
     assert_eq!(ask(&gateway, &token).await, served("acme"));
     server.change(|published| published.status = 503);
     until_answer(&gateway, &token, (503, "keys-unavailable".into())).await;
@@ -440,7 +440,7 @@ async fn without_keys_nobody_is_believed() {
     let server = IssuerServer::start(key_set(&[&key])).await;
     server.change(|published| published.status = 500);
     let (gateway, _backend) = fetching(&server, "refresh: 1h").await;
-    let token = key.sign(&claims(json!({})));
+    let token = key.sign(&claims(&json!({})));
     let reply = gateway.get("/").header("authorization", &format!("Bearer {token}")).send().await;
     assert_eq!((reply.status(), reply.code().as_str()), (503, "keys-unavailable"));
     assert!(reply.header("retry-after").is_some());

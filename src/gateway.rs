@@ -91,13 +91,14 @@ impl Gateway {
         });
 
         let arrival = Arrival { head, body, wish };
-        self.serve(arrival, snapshot, record, sql_client).await
+        self.serve(arrival, connection, snapshot, record, sql_client).await
     }
 
     /// What one snapshot makes of a request that can be read in one way only.
     async fn serve(
         &self,
         arrival: Arrival,
+        connection: &Connection,
         snapshot: &Snapshot,
         record: &mut Record,
         sql_client: &mut Option<sql::Client>,
@@ -122,7 +123,7 @@ impl Gateway {
                 let snapshot = self.snapshots.load();
                 record.starts_anew(snapshot.generation());
                 let arrival = Arrival { head, body, wish };
-                return Box::pin(self.serve(arrival, &snapshot, record, sql_client)).await;
+                return Box::pin(self.serve(arrival, connection, &snapshot, record, sql_client)).await;
             }
         };
         record.admitted(&caller);

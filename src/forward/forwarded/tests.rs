@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use super::*;
 
 fn trusted() -> Vec<PeerRange> {
-    ["10.0.0.0/8", "::1/128", "fd00::/8", "unix"].map(|range| range.parse().unwrap()).into()
+    ["10.0.0.0/8", "::1/128", "fd00::/8", "unix"]
+        .map(|range| range.parse().expect("the case is sound"))
+        .into()
 }
 
 fn hop() -> Peer {
@@ -16,7 +18,10 @@ fn hop() -> Peer {
 fn read(lines: &[(&str, &str)]) -> Result<Origin, Refusal> {
     let mut headers = HeaderMap::new();
     for (name, value) in lines {
-        headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        headers.append(
+            HeaderName::from_bytes(name.as_bytes()).expect("the case is sound"),
+            value.parse().expect("the case is sound"),
+        );
     }
     origin(&headers, hop(), &trusted())
 }
@@ -89,7 +94,7 @@ fn the_client_is_the_first_from_the_right_that_is_not_trusted() {
             "192.0.2.1 via 10.0.0.1 https -",
         ),
     ] {
-        assert_eq!(said(&read(lines).unwrap()), expected, "{lines:?}");
+        assert_eq!(said(&read(lines).expect("the case is sound")), expected, "{lines:?}");
     }
 }
 
@@ -128,7 +133,7 @@ proptest! {
         let last = IpAddr::from(last);
         let expected = Peer::from(SocketAddr::new(last, 0));
         prop_assume!(!is_trusted(&expected, &trusted()));
-        let origin = read(&[("x-forwarded-for", &format!("{written},{last}"))]).unwrap();
+        let origin = read(&[("x-forwarded-for", &format!("{written},{last}"))]).expect("the case is sound");
         prop_assert_eq!(origin.client, expected);
         // The standard's header has quotes: what a client leaves open refuses its own request.
         if let Ok(origin) = read(&[("forwarded", &format!("{written},for={last}"))]) {
@@ -152,8 +157,8 @@ proptest! {
     fn elements_are_read_as_written(values in prop::collection::vec("[ -~]{0,12}", 1..4)) {
         let quote = |value: &String| value.replace('\\', "\\\\").replace('"', "\\\"");
         let line: Vec<String> = values.iter().map(|value| format!("host=\"{}\";by=a", quote(value))).collect();
-        let read = read_elements(&line.join(", ")).unwrap();
-        let hosts: Vec<String> = read.into_iter().map(|element| element.host.unwrap()).collect();
+        let read = read_elements(&line.join(", ")).expect("the case is sound");
+        let hosts: Vec<String> = read.into_iter().map(|element| element.host.expect("the case is sound")).collect();
         prop_assert_eq!(hosts, values);
     }
 }
@@ -161,7 +166,7 @@ proptest! {
 #[test]
 fn whoever_comes_over_a_unix_socket_can_be_a_hop() {
     let mut headers = HeaderMap::new();
-    headers.insert(X_FORWARDED_FOR, "192.0.2.1, 10.0.0.9".parse().unwrap());
-    let origin = origin(&headers, Peer::Unix, &trusted()).unwrap();
+    headers.insert(X_FORWARDED_FOR, "192.0.2.1, 10.0.0.9".parse().expect("the case is sound"));
+    let origin = origin(&headers, Peer::Unix, &trusted()).expect("the case is sound");
     assert_eq!(said(&origin), "192.0.2.1 via 10.0.0.9,unix - -");
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
 
 /// Names longer than this are nobody's: DNS has 253, and a URI that names a client is short.
 const LONGEST_NAME: usize = 2048;
@@ -41,7 +41,7 @@ impl ClientCertificate {
         if !rest.is_empty() {
             return Err(UnreadableCertificate);
         }
-        let mut names = certificate.subject().iter_common_name().map(|name| name.as_str());
+        let mut names = certificate.subject().iter_common_name().map(AttributeTypeAndValue::as_str);
         let common_name = match (names.next(), names.next()) {
             (Some(Ok(name)), None) if is_name(name) => Some(name.to_owned()),
             // Two names, or one that is no text, could be read in two ways.

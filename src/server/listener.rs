@@ -3,9 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::tls::TlsTerms;
@@ -44,7 +44,7 @@ pub struct Listener {
     socket: Socket,
     local: ListenAddress,
     successor: Successor,
-    terms: Arc<ArcSwap<Terms>>,
+    terms: watch::Sender<Arc<Terms>>,
 }
 
 enum Socket {
@@ -69,14 +69,14 @@ pub(super) struct Terms {
 
 /// The way to change the terms of a listener that runs.
 #[derive(Clone)]
-pub struct TermsHandle(Arc<ArcSwap<Terms>>);
+pub struct TermsHandle(watch::Sender<Arc<Terms>>);
 
 impl TermsHandle {
     /// Puts what `policy` says in force for new connections. Connections stay as they are where
     /// only certificates were renewed; where it changed who is believed, they finish what is under
     /// way and end.
     pub fn set(&self, policy: &policy::Listener) {
-        let current = self.0.load();
+        let current = Arc::clone(&self.0.borrow());
         if current.is_of(policy) {
             return;
         }
@@ -86,7 +86,7 @@ impl TermsHandle {
             // Whoever came under former terms is as good as who comes under these, and ends with them.
             next.outdated = current.outdated.clone();
         }
-        self.0.store(Arc::new(next));
+        self.0.send_replace(Arc::new(next));
         if !trusts_alike {
             current.outdated.cancel();
         }
@@ -109,7 +109,7 @@ impl Listener {
     }
 
     fn new(socket: Socket, local: ListenAddress, policy: &policy::Listener, successor: Successor) -> Self {
-        let terms = Arc::new(ArcSwap::from_pointee(Terms::new(policy)));
+        let terms = watch::Sender::new(Arc::new(Terms::new(policy)));
         Self { socket, local, successor, terms }
     }
 
@@ -120,12 +120,12 @@ impl Listener {
 
     /// The way to change its terms while it runs.
     pub fn terms(&self) -> TermsHandle {
-        TermsHandle(Arc::clone(&self.terms))
+        TermsHandle(self.terms.clone())
     }
 
     /// What holds for a connection that is accepted now.
     pub(super) fn current_terms(&self) -> Arc<Terms> {
-        self.terms.load_full()
+        Arc::clone(&self.terms.borrow())
     }
 
     /// The next connection; `None` where the client has gone already.

@@ -29,6 +29,8 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 pub fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str();
     match name.len() {
+        // CGI hands it to programs as the variable HTTP_PROXY (CVE-2016-5385).
+        5 if name == "proxy" => true,
         9 if folds_alike(name, "forwarded") || folds_alike(name, "x-real-ip") => true,
         12 if folds_alike(name, "x-request-id") => true,
         _ => {

@@ -397,9 +397,10 @@ impl Metrics {
             "Client connections that ended before their first request",
             self.connections_turned_away.clone(),
         );
-        registry.register(
-            "certificate_expiry_timestamp_seconds",
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
             "When a certificate of the policy expires, seconds since 1970",
+            Unit::Seconds,
             self.certificate_expiry.clone(),
         );
         registry.register("requests_in_flight", "Requests under way", self.requests_in_flight.clone());

@@ -161,6 +161,7 @@ pub(crate) async fn in_turns<F: Future>(
 }
 
 /// Prints what one side's requests cost.
+#[allow(dead_code, reason = "not every benchmark prints the same")]
 pub(crate) fn report<T>(name: &str, costs: &Costs<T>) {
     let (least, most, rounds) = (costs.cpu[0], costs.cpu[costs.cpu.len() - 1], costs.cpu.len());
     let cpu = median(&costs.cpu);

@@ -181,9 +181,9 @@ async fn torture(isolation: &str) {
             tokio::task::yield_now().await;
         }
     };
-    let meanwhile = async {
+    let meanwhile = Box::pin(async {
         tokio::join!(reloads, crash(&mut server, &torture.toll, CLIENTS));
-    };
+    });
     let killed = under_fire(&postgres, clients, meanwhile).await;
     torture.toll.judge(isolation, CLIENTS, killed);
     let breaches = DatabaseLabel { database: "main".into() };

@@ -45,6 +45,7 @@ static SCOPE: LazyLock<Scope> = LazyLock::new(|| {
         database: None,
         state: TenantState::Active,
         isolation: None,
+        limits: None,
     };
     Scope::of(&admit(Arc::new(tenant)).expect("it is active"), &DATABASE).expect("it has a schema")
 });

@@ -23,7 +23,10 @@ fuzz_target!(|lines: Vec<(String, Vec<u8>)>| {
     let ours = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
     for name in headers.keys() {
         assert!(!is_reserved(name) || ours.contains(&name.as_str()), "{name}");
-        assert!(!["connection", "upgrade", "transfer-encoding", "keep-alive"].contains(&name.as_str()), "{name}");
+        assert!(
+            !["connection", "upgrade", "transfer-encoding", "keep-alive"].contains(&name.as_str()),
+            "{name}"
+        );
     }
     for name in ours {
         assert_eq!(headers.get_all(name).iter().count(), 1, "{name}");

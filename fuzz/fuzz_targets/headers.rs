@@ -3,6 +3,7 @@
 #![no_main]
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use innkeeper::address::Peer;
 use innkeeper::forward::headers::{Caller, Hop, is_reserved, prepare};
 use innkeeper::upgrade::{Protocol, Wish};
 use libfuzzer_sys::fuzz_target;
@@ -18,7 +19,8 @@ fuzz_target!(|lines: Vec<(String, Vec<u8>)>| {
     }
     let switch = Wish::of_headers(&headers).and_then(|wish| wish.grant(&[Protocol::websocket()]));
     assert!(switch.is_none_or(|switch| switch.protocol.is_websocket()));
-    let hop = Hop { scheme: "http", authority: "app.example", peer: ([192, 0, 2, 1], 5).into() };
+    let peer = Peer::Ip(([192, 0, 2, 1], 5).into());
+    let hop = Hop { scheme: "http", authority: "app.example", peer, hops: &[] };
     prepare(&mut headers, hop, Caller::NoTenant, "request-1");
     let ours = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
     for name in headers.keys() {

@@ -1,4 +1,5 @@
-//! Files that a policy names and that are no part of its text: certificates and their keys.
+//! Files that a policy names and that are no part of its text: certificates, keys, key sets. No
+//! diagnostic shows a line of them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,7 +8,22 @@ use std::path::{Path, PathBuf};
 use super::decode::Located;
 use super::diagnostic::Report;
 use super::load::reason;
-use super::source::Sources;
+use super::source::{Place, Sources};
+
+/// A file as the policy names it, relative to the file that it is named in.
+#[derive(Clone, Copy)]
+pub(crate) struct FileName<'a> {
+    pub place: Place,
+    pub path: &'a str,
+    /// The path as a message may show it.
+    pub shown: &'a str,
+}
+
+impl<'a> From<&'a Located<String>> for FileName<'a> {
+    fn from(name: &'a Located<String>) -> Self {
+        Self { place: name.place, path: &name.value, shown: name.shown() }
+    }
+}
 
 /// The files, each read once, however often it is named.
 #[derive(Default)]
@@ -21,23 +37,24 @@ impl Attached {
     /// Reads the file that is named at `name`.
     pub(crate) fn add(
         &mut self,
-        name: &Located<String>,
+        name: FileName<'_>,
         sources: &Sources,
         read: impl FnOnce(&Path) -> io::Result<String>,
     ) {
-        let path = sources.beside(name.place, &name.value);
-        self.paths.insert((name.place.file, name.value.clone()), path.clone());
+        let path = sources.beside(name.place, name.path);
+        self.paths.insert((name.place.file, name.path.to_owned()), path.clone());
         self.texts.entry(path).or_insert_with_key(|path| read(path));
     }
 
     /// The text of the file that is named at `name`; one that cannot be read is reported there.
-    pub(crate) fn text(&self, name: &Located<String>, report: &mut Report) -> Option<&str> {
-        let path = self.paths.get(&(name.place.file, name.value.clone()));
+    pub(crate) fn text<'a>(&self, name: impl Into<FileName<'a>>, report: &mut Report) -> Option<&str> {
+        let name = name.into();
+        let path = self.paths.get(&(name.place.file, name.path.to_owned()));
         match self.texts.get(path?).expect("each path was read") {
             Ok(text) => Some(text),
             Err(error) => {
                 report
-                    .error(name.place, format!("cannot read `{}`: {}", name.shown(), reason(error)))
+                    .error(name.place, format!("cannot read `{}`: {}", name.shown, reason(error)))
                     .help("paths are relative to the file that names them");
                 None
             }

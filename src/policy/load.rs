@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -11,7 +10,6 @@ use super::decode::{Decode, Located, Named};
 use super::diagnostic::{Diagnostic, Diagnostics, Report};
 use super::document;
 use super::interpolate::Interpolator;
-use super::leaf::KeySetPlace;
 use super::source::{Place, Sources};
 use super::yaml::{self, Node, Value};
 use super::{Policy, resolve};
@@ -87,14 +85,8 @@ impl Loader<'_> {
         self.add_file(main, None, &mut vec![], &mut whole);
         let tenants = whole.tenants.take();
         let (entries, tenants) = self.read_tenants(tenants);
-        self.read_named_files(&mut whole);
         whole.overrides = self.read_overrides(whole.overrides_source.take());
-        self.read_keys(&mut whole.keys);
-        for key in whole.server.iter().flat_map(|server| &server.assertion_key).flat_map(|many| &many.0) {
-            if let document::AssertionKey::File(file) = key {
-                self.keep(&file.value, file.place, file.shown());
-            }
-        }
+        self.read_key_tables(&mut whole.keys);
         if !self.readable {
             return None;
         }
@@ -206,53 +198,16 @@ impl Loader<'_> {
         (entries.unwrap_or_default(), Some(tenants))
     }
 
-    /// The files that upstreams name. They are part of the policy: a renewed certificate is a
-    /// changed policy.
-    fn read_named_files(&mut self, whole: &mut Whole) {
-        let upstreams = whole.upstreams.0.iter_mut().filter_map(|(_, upstream)| upstream.as_mut());
-        for file in upstreams.flat_map(document::Upstream::files) {
-            let place = file.path.place;
-            let path = self.sources.beside(place, &file.path.value);
-            match self.surroundings.read(&path) {
-                Ok(text) => {
-                    let text: Arc<str> = text.into();
-                    self.sources.add(&path, Arc::clone(&text));
-                    file.text = Some(text);
-                }
-                Err(error) => {
-                    let what = format!("cannot read `{}`: {}", file.path.shown(), reason(&error));
-                    self.report.error(place, what).help("paths are relative to the file that names them");
-                }
-            }
-        }
-    }
-
-    /// Reads the files that keys are in: tables take their place, the rest is kept among the sources.
-    fn read_keys(&mut self, keys: &mut Named<document::Keys>) {
+    /// The tables of keys that are in files of their own take their place.
+    fn read_key_tables(&mut self, keys: &mut Named<document::Keys>) {
         for keys in keys.0.iter_mut().filter_map(|(_, keys)| keys.as_mut()) {
-            match keys {
-                document::Keys::Table(table) => {
-                    if let (Some(_), Some(file)) = (&table.list, &table.file) {
-                        self.report
-                            .error(file.place, "a table of keys is either a `list` or a `file`, not both");
-                    } else if let Some(file) = &table.file {
-                        let path = self.sources.beside(file.place, &file.value);
-                        let entries = self.read(&path, Some(file));
-                        table.list = entries.and_then(|node| Vec::decode(&node, &mut self.report));
-                    }
-                }
-                document::Keys::Issuers(issuers) => {
-                    for issuer in issuers {
-                        if let Some(set) = &issuer.jwks
-                            && let KeySetPlace::File(file) = &set.value
-                        {
-                            self.keep(file, set.place, set.shown());
-                        }
-                        if let Some(ca) = &issuer.ca {
-                            self.keep(&ca.value, ca.place, ca.shown());
-                        }
-                    }
-                }
+            let document::Keys::Table(table) = keys else { continue };
+            if let (Some(_), Some(file)) = (&table.list, &table.file) {
+                self.report.error(file.place, "a table of keys is either a `list` or a `file`, not both");
+            } else if let Some(file) = &table.file {
+                let path = self.sources.beside(file.place, &file.value);
+                let entries = self.read(&path, Some(file));
+                table.list = entries.and_then(|node| Vec::decode(&node, &mut self.report));
             }
         }
     }
@@ -275,27 +230,18 @@ impl Loader<'_> {
         }
     }
 
-    /// Reads a file that is no YAML, once, for [`Sources::text_at`] to find.
-    fn keep(&mut self, file: &str, named: Place, shown: &str) {
-        let path = self.sources.beside(named, file);
-        if self.sources.text_at(&path).is_some() {
-            return;
-        }
-        match self.surroundings.read(&path) {
-            Ok(text) => drop(self.sources.add(&path, text.into())),
-            Err(error) => {
-                self.report
-                    .error(named, format!("cannot read `{shown}`: {}", reason(&error)))
-                    .help("paths are relative to the file that names them");
-            }
-        }
-    }
-
     /// What the policy names besides its own text.
     fn attached(&self, whole: &Whole) -> Attached {
         let mut attached = Attached::default();
-        let listen = whole.server.iter().filter_map(|server| server.listen.as_ref());
-        for name in listen.flat_map(|many| &many.0).flat_map(document::Listener::files) {
+        let listeners = whole.server.iter().filter_map(|server| server.listen.as_ref());
+        let asserted = whole.server.iter().filter_map(|server| server.assertion_key.as_ref());
+        let keys = whole.keys.0.iter().filter_map(|(_, keys)| keys.as_ref());
+        let upstreams = whole.upstreams.0.iter().filter_map(|(_, upstream)| upstream.as_ref());
+        let names = (listeners.flat_map(|many| &many.0).flat_map(document::Listener::files))
+            .chain(asserted.flat_map(|many| &many.0).filter_map(document::AssertionKey::file))
+            .chain(keys.flat_map(document::Keys::files))
+            .chain(upstreams.flat_map(document::Upstream::files));
+        for name in names {
             attached.add(name, &self.sources, |path| self.surroundings.read(path));
         }
         attached

@@ -68,11 +68,6 @@ impl Sources {
         self.get(place.file).path.parent().unwrap_or(Path::new("")).join(path)
     }
 
-    /// The text of the file that was read by this path.
-    pub(crate) fn text_at(&self, path: &Path) -> Option<&Arc<str>> {
-        self.0.iter().find(|source| source.path == path).map(|source| &source.text)
-    }
-
     /// All files in the order in which they were read.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Source> {
         self.0.iter()

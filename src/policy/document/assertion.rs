@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::route::union_schema;
 use crate::policy::AssertionBinding;
+use crate::policy::attached::FileName;
 use crate::policy::decode::{Decode, Located, Required, record};
 use crate::policy::diagnostic::Report;
 use crate::policy::leaf::SharedKey;
@@ -39,6 +40,16 @@ pub(crate) enum AssertionKey {
     Text(Located<SharedKey>),
     /// Where it is.
     File(Located<String>),
+}
+
+impl AssertionKey {
+    /// The file that it names, if it does.
+    pub(crate) fn file(&self) -> Option<FileName<'_>> {
+        match self {
+            Self::Text(_) => None,
+            Self::File(file) => Some(file.into()),
+        }
+    }
 }
 
 impl Decode for AssertionKey {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::route::union_schema;
+use crate::policy::attached::FileName;
 use crate::policy::decode::{Decode, Located, NonEmpty, OneOrMany, Required, record};
 use crate::policy::diagnostic::Report;
 use crate::policy::leaf::{DurationOrZero, Instant, KeySetPlace, Sha256, SharedKey};
@@ -18,6 +19,31 @@ pub(crate) enum Keys {
     Issuers(Vec<Issuer>),
     /// A table.
     Table(KeyTable),
+}
+
+impl Keys {
+    /// The files that its issuers name.
+    pub(crate) fn files(&self) -> impl Iterator<Item = FileName<'_>> {
+        let issuers = match self {
+            Self::Issuers(issuers) => issuers.as_slice(),
+            Self::Table(_) => &[],
+        };
+        issuers
+            .iter()
+            .flat_map(|issuer| [issuer.key_set_file(), issuer.ca.as_ref().map(FileName::from)])
+            .flatten()
+    }
+}
+
+impl Issuer {
+    /// The file with its key set, where it is no URL.
+    pub(crate) fn key_set_file(&self) -> Option<FileName<'_>> {
+        let set = self.jwks.as_ref()?;
+        match &set.value {
+            KeySetPlace::File(path) => Some(FileName { place: set.place, path, shown: set.shown() }),
+            KeySetPlace::Url(_) => None,
+        }
+    }
 }
 
 record! {

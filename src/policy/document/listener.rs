@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::address::{ListenAddress, PeerRange};
 use crate::policy::TlsVersion;
+use crate::policy::attached::FileName;
 use crate::policy::decode::{Decode, Located, NonEmpty, Required, record};
 use crate::policy::diagnostic::Report;
 use crate::policy::leaf::FileMode;
@@ -30,12 +31,12 @@ pub(crate) struct Listener(pub ListenerSettings);
 
 impl Listener {
     /// Every file that it names, where the name could be read.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &Located<String>> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = FileName<'_>> {
         let tls = self.0.tls.iter();
         let pairs = tls.clone().filter_map(|tls| tls.certificates.get()).flat_map(|pairs| &pairs.0);
         let pairs = pairs.flat_map(|pair| [pair.certificate.get(), pair.key.get()]);
         let authorities = tls.filter_map(|tls| tls.client_certificate.as_ref()).map(|one| one.ca.get());
-        pairs.chain(authorities).flatten()
+        pairs.chain(authorities).flatten().map(FileName::from)
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) use sql::Sql;
 pub(crate) use token::{ApiKey, JwtClaim, TokenSource, Verify};
 pub(crate) use tracing::Tracing;
 pub(crate) use upgrade::Upgrades;
-pub(crate) use upstream::{ClientIdentity, Ejection, Health, NamedFile, Retries, Upstream};
+pub(crate) use upstream::{ClientIdentity, Ejection, Health, Retries, Upstream};
 
 record! {
     /// An Innkeeper policy.

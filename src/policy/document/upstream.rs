@@ -1,19 +1,14 @@
 //! Upstreams as written.
 
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-
 use crate::policy::Endpoint;
-use crate::policy::decode::{Decode, Located, NonEmpty, OneOrMany, Required, record};
-use crate::policy::diagnostic::Report;
+use crate::policy::attached::FileName;
+use crate::policy::decode::{Located, NonEmpty, OneOrMany, Required, record};
 use crate::policy::leaf::Share;
 use crate::policy::upstream::{Balance, RetryOn};
 use crate::policy::upstream_leaf::{CheckPath, StatusRange};
 use crate::policy::word::Protocol;
-use crate::policy::yaml::Node;
 
 record! {
     /// A backend.
@@ -61,7 +56,7 @@ record! {
     UpstreamTls is "an upstream's `tls`";
     /// A PEM file with the only issuers that are trusted, relative to this one. Default: the
     /// machine's own list.
-    ca: Option<NamedFile>,
+    ca: Option<Located<String>>,
     /// The name that certificates must have. Default: the endpoint's host.
     server_name: Option<Located<String>>,
     /// Our own certificate.
@@ -72,9 +67,9 @@ record! {
     /// A certificate and its key.
     ClientIdentity is "`client`";
     /// A PEM file with the certificate and those that lead to its issuer, relative to this one.
-    certificate: Required<NamedFile>,
+    certificate: Required<Located<String>>,
     /// A PEM file with its private key, relative to this one.
-    key: Required<NamedFile>,
+    key: Required<Located<String>>,
 }
 
 record! {
@@ -126,49 +121,12 @@ record! {
     after: Required<Located<Duration>>,
 }
 
-/// A file that the policy names, and its text once the loader has read it. Never shown: it may
-/// hold a key.
-#[derive(Clone)]
-pub(crate) struct NamedFile {
-    /// Where it is, relative to the file that names it.
-    pub path: Located<String>,
-    /// What is in it; `None` where it could not be read, which was reported.
-    pub text: Option<Arc<str>>,
-}
-
-impl fmt::Debug for NamedFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.path.fmt(f)
-    }
-}
-
-impl Decode for NamedFile {
-    fn decode(node: &Node, report: &mut Report) -> Option<Self> {
-        Located::decode(node, report).map(|path| Self { path, text: None })
-    }
-}
-
-impl JsonSchema for NamedFile {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "NamedFile".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Located::<String>::json_schema(generator)
-    }
-}
-
 impl Upstream {
     /// The files that it names.
-    pub(crate) fn files(&mut self) -> impl Iterator<Item = &mut NamedFile> {
-        self.tls.iter_mut().flat_map(|tls| {
-            let identity = tls.client.iter_mut();
-            let identity = identity.flat_map(|client| [&mut client.certificate.0, &mut client.key.0]);
-            tls.ca.iter_mut().chain(identity.flatten())
+    pub(crate) fn files(&self) -> impl Iterator<Item = FileName<'_>> {
+        self.tls.iter().flat_map(|tls| {
+            let identity = tls.client.iter().flat_map(|client| [client.certificate.get(), client.key.get()]);
+            tls.ca.iter().chain(identity.flatten()).map(FileName::from)
         })
     }
 }

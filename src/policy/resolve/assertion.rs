@@ -6,9 +6,9 @@ use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey as _;
 
 use super::or;
+use crate::policy::attached::Attached;
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
-use crate::policy::source::Sources;
 use crate::policy::{Assertion, AssertionBinding};
 
 /// Long enough for clocks that are apart, short for whoever overhears one.
@@ -17,17 +17,14 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
 /// The keys of `server.assertion_key`, in its order.
 pub(super) fn keys(
     written: Option<&document::Server>,
-    sources: &Sources,
+    attached: &Attached,
     report: &mut Report,
 ) -> Vec<SigningKey> {
     let written = written.and_then(|server| server.assertion_key.as_ref());
     let keys = written.into_iter().flat_map(|many| &many.0).filter_map(|key| {
         let (pem, place) = match key {
             document::AssertionKey::Text(text) => (Some(text.value.0.reveal()), text.place),
-            document::AssertionKey::File(file) => {
-                let path = sources.beside(file.place, &file.value);
-                (sources.text_at(&path).map(|text| &**text), file.place)
-            }
+            document::AssertionKey::File(file) => (attached.text(file, report), file.place),
         };
         let key = SigningKey::from_pkcs8_pem(pem?).ok();
         if key.is_none() {

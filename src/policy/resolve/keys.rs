@@ -13,11 +13,12 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::settings::names;
 use super::{Names, or};
+use crate::policy::attached::Attached;
 use crate::policy::decode::{Located, Named};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::leaf::{DurationOrZero, KeySetPlace};
-use crate::policy::source::{Place, Sources};
+use crate::policy::source::Place;
 use crate::policy::{
     Issuer, KeyOwner, KeySet, KeySource, KeyTable, Keys, Name, RemoteKeys, Resolver, TokenKeys, TokenPlace,
     TokenSource,
@@ -45,12 +46,12 @@ const ASYMMETRIC: [Algorithm; 9] = [
     Algorithm::EdDSA,
 ];
 
-pub(super) fn keys(written: &Named<document::Keys>, sources: &Sources, report: &mut Report) -> Names<Keys> {
+pub(super) fn keys(written: &Named<document::Keys>, attached: &Attached, report: &mut Report) -> Names<Keys> {
     names("keys", "keys", written, report, |name, keys, report| match keys {
         document::Keys::Table(written) => table(name, written, report).map(Arc::new).map(Keys::Table),
         document::Keys::Issuers(written) => {
             check_issuers_differ(written, report);
-            let issuers: Vec<_> = written.iter().map(|one| issuer(one, sources, report)).collect();
+            let issuers: Vec<_> = written.iter().map(|one| issuer(one, attached, report)).collect();
             let issuers = issuers.into_iter().collect::<Option<Vec<_>>>()?;
             Some(Keys::Issuers(Arc::new(TokenKeys { name, issuers })))
         }
@@ -79,8 +80,8 @@ fn check_issuers_differ(written: &[document::Issuer], report: &mut Report) {
     }
 }
 
-fn issuer(written: &document::Issuer, sources: &Sources, report: &mut Report) -> Option<Issuer> {
-    let source = source(written, sources, report)?;
+fn issuer(written: &document::Issuer, attached: &Attached, report: &mut Report) -> Option<Issuer> {
+    let source = source(written, attached, report)?;
     let is_secret = matches!(source, KeySource::Secret(_));
     if written.audience.is_none() {
         report
@@ -111,7 +112,7 @@ fn issuer(written: &document::Issuer, sources: &Sources, report: &mut Report) ->
     })
 }
 
-fn source(written: &document::Issuer, sources: &Sources, report: &mut Report) -> Option<KeySource> {
+fn source(written: &document::Issuer, attached: &Attached, report: &mut Report) -> Option<KeySource> {
     let is_url = written.jwks.as_ref().is_some_and(|set| matches!(set.value, KeySetPlace::Url(_)));
     let only_with_url = [
         written.ca.as_ref().map(|ca| ("ca", ca.place)),
@@ -128,14 +129,14 @@ fn source(written: &document::Issuer, sources: &Sources, report: &mut Report) ->
             KeySetPlace::Url(url) => Some(KeySource::Url(RemoteKeys {
                 url: url.clone(),
                 ca: match &written.ca {
-                    Some(ca) => Some(certificates(ca, sources, report)?),
+                    Some(ca) => Some(certificates(ca, attached, report)?),
                     None => None,
                 },
                 refresh: or(written.refresh.as_ref(), DEFAULT_REFRESH),
                 stale_if_error: or(written.stale_if_error.as_ref(), DurationOrZero(DEFAULT_STALE_IF_ERROR)).0,
             })),
-            KeySetPlace::File(file) => {
-                let text = sources.text_at(&sources.beside(set.place, file))?;
+            KeySetPlace::File(_) => {
+                let text = attached.text(written.key_set_file()?, report)?;
                 let parsed = KeySet::parse(text.as_bytes()).map_err(|error| {
                     report.error(set.place, format!("`{}` has no usable key: {error}", set.shown()));
                 });
@@ -168,10 +169,10 @@ fn source(written: &document::Issuer, sources: &Sources, report: &mut Report) ->
 }
 
 /// The certificates of `ca`, which must hold some.
-fn certificates(ca: &Located<String>, sources: &Sources, report: &mut Report) -> Option<Arc<str>> {
-    let text = sources.text_at(&sources.beside(ca.place, &ca.value))?;
+fn certificates(ca: &Located<String>, attached: &Attached, report: &mut Report) -> Option<Arc<str>> {
+    let text = attached.text(ca, report)?;
     match CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>() {
-        Ok(found) if !found.is_empty() => Some(Arc::clone(text)),
+        Ok(found) if !found.is_empty() => Some(text.into()),
         _ => {
             report
                 .error(ca.place, format!("`{}` holds no certificate", ca.shown()))

@@ -82,13 +82,13 @@ pub(crate) fn resolve(
     attached: &Attached,
     report: &mut Report,
 ) -> Option<Policy> {
-    let server = settings::server(whole.server.as_ref(), sources, attached, report);
+    let server = settings::server(whole.server.as_ref(), attached, report);
     let scope = Scope {
         listen: server.listen.clone(),
         databases: settings::databases(&whole.databases, report),
-        keys: keys::keys(&whole.keys, sources, report),
+        keys: keys::keys(&whole.keys, attached, report),
         plugins: plugins::plugins(&whole.plugins, sources, report),
-        upstreams: upstreams::upstreams(&whole.upstreams, report),
+        upstreams: upstreams::upstreams(&whole.upstreams, attached, report),
         has_tenants: tenants.is_some(),
     };
     let routes = routes::resolve(&whole.routes, &scope, report);

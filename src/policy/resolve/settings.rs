@@ -15,7 +15,7 @@ use crate::policy::decode::{Located, Named, OneOrMany, shorten};
 use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::leaf::{DurationOrZero, SharedKey, Size};
-use crate::policy::source::{Place, Sources};
+use crate::policy::source::Place;
 use crate::policy::yaml::Key;
 use crate::policy::{Database, Limits, Login, Name, PoolSettings, Secret, Server, Timeouts};
 
@@ -31,12 +31,7 @@ const MAX_TENANT_METRICS: u32 = 1000;
 /// As long as what the key's hash makes of it (RFC 7518, section 3.2).
 const MIN_TICKET_KEY_BYTES: usize = 32;
 
-pub(super) fn server(
-    written: Option<&document::Server>,
-    sources: &Sources,
-    attached: &Attached,
-    report: &mut Report,
-) -> Server {
+pub(super) fn server(written: Option<&document::Server>, attached: &Attached, report: &mut Report) -> Server {
     let listen = written.and_then(|server| server.listen.as_ref());
     let admin = written.and_then(|server| server.admin.as_ref());
     if let Some(admin) = admin
@@ -57,7 +52,7 @@ pub(super) fn server(
         limits: limits(written.and_then(|server| server.limits.as_ref())),
         timeouts: timeouts(written.and_then(|server| server.timeouts.as_ref())),
         ticket_key: ticket_key(written.and_then(|server| server.ticket_key.as_ref()), report),
-        assertion_keys: assertion::keys(written, sources, report),
+        assertion_keys: assertion::keys(written, attached, report),
         trusted_proxies: trusted_proxies(written, report),
         forwarded_host: or(written.and_then(|server| server.forwarded_host.as_ref()), false),
         access_log: access_log(written.and_then(|server| server.access_log.as_ref())),

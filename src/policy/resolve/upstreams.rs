@@ -8,22 +8,27 @@ use rustls::sign::CertifiedKey;
 
 use super::settings::names;
 use super::{Names, or};
+use crate::policy::attached::Attached;
 use crate::policy::decode::{Located, Named};
 use crate::policy::diagnostic::Report;
-use crate::policy::document::{self, NamedFile};
+use crate::policy::document;
 use crate::policy::leaf::Share;
 use crate::policy::upstream_leaf::CheckPath;
 use crate::policy::word::Protocol;
 use crate::policy::{Ejection, Endpoint, Health, Identity, Retries, Upstream, UpstreamTls};
 
-pub(super) fn upstreams(written: &Named<document::Upstream>, report: &mut Report) -> Names<Upstream> {
+pub(super) fn upstreams(
+    written: &Named<document::Upstream>,
+    attached: &Attached,
+    report: &mut Report,
+) -> Names<Upstream> {
     names("upstream", "upstreams", written, report, |name, upstream, report| {
         let defaults = Upstream::new(name, endpoints(upstream, report)?);
         let http2 = or(upstream.protocol.as_ref(), Protocol::Http1) == Protocol::Http2;
         let retries = retries(upstream.retries.as_ref());
         Some(Upstream {
             http2,
-            tls: tls(upstream, &defaults.endpoints, report)?,
+            tls: tls(upstream, &defaults.endpoints, attached, report)?,
             dns_refresh: or(upstream.dns_refresh.as_ref(), defaults.dns_refresh),
             balance: or(upstream.balance.as_ref(), defaults.balance),
             connect_timeout: or(upstream.connect_timeout.as_ref(), defaults.connect_timeout),
@@ -62,7 +67,12 @@ fn endpoints(upstream: &document::Upstream, report: &mut Report) -> Option<Vec<E
     (!endpoints.is_empty()).then_some(endpoints)
 }
 
-fn tls(upstream: &document::Upstream, endpoints: &[Endpoint], report: &mut Report) -> Option<UpstreamTls> {
+fn tls(
+    upstream: &document::Upstream,
+    endpoints: &[Endpoint],
+    attached: &Attached,
+    report: &mut Report,
+) -> Option<UpstreamTls> {
     let negotiates = upstream.protocol.is_none();
     let Some(written) = &upstream.tls else {
         return Some(UpstreamTls { negotiates, ..UpstreamTls::default() });
@@ -79,29 +89,30 @@ fn tls(upstream: &document::Upstream, endpoints: &[Endpoint], report: &mut Repor
     }
     Some(UpstreamTls {
         issuers: match &written.ca {
-            Some(file) => Some(issuers(file, report)?),
+            Some(file) => Some(issuers(file, attached, report)?),
             None => None,
         },
         server_name: written.server_name.as_ref().map(|name| name.value.clone()),
         identity: match &written.client {
-            Some(client) => Some(identity(client, report)?),
+            Some(client) => Some(identity(client, attached, report)?),
             None => None,
         },
         negotiates,
     })
 }
 
-fn issuers(file: &NamedFile, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {
-    let issuers = certificates(file, report)?;
+fn issuers(
+    file: &Located<String>,
+    attached: &Attached,
+    report: &mut Report,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let issuers = certificates(file, attached, report)?;
     let mut store = RootCertStore::empty();
     for issuer in &issuers {
         if let Err(error) = store.add(issuer.clone()) {
             report.error(
-                file.path.place,
-                format!(
-                    "`{}` has a certificate that nobody can be checked against: {error}",
-                    file.path.shown()
-                ),
+                file.place,
+                format!("`{}` has a certificate that nobody can be checked against: {error}", file.shown()),
             );
             return None;
         }
@@ -109,42 +120,46 @@ fn issuers(file: &NamedFile, report: &mut Report) -> Option<Vec<CertificateDer<'
     Some(issuers)
 }
 
-fn identity(client: &document::ClientIdentity, report: &mut Report) -> Option<Identity> {
+fn identity(client: &document::ClientIdentity, attached: &Attached, report: &mut Report) -> Option<Identity> {
     let (certificate, key_file) = (client.certificate.get(), client.key.get());
-    let chain = certificate.and_then(|file| certificates(file, report));
-    let key = key_file.and_then(|file| key(file, report));
+    let chain = certificate.and_then(|file| certificates(file, attached, report));
+    let key = key_file.and_then(|file| key(file, attached, report));
     let identity = Identity { chain: chain?, key: key? };
     let provider = ring::default_provider();
     let certified = CertifiedKey::from_der(identity.chain.clone(), identity.key.clone_key(), &provider);
     if let Err(error) = certified {
         let file = key_file?;
         report
-            .error(file.path.place, format!("`{}` is not this certificate's key: {error}", file.path.shown()))
-            .also(certificate?.path.place, "the certificate");
+            .error(file.place, format!("`{}` is not this certificate's key: {error}", file.shown()))
+            .also(certificate?.place, "the certificate");
         return None;
     }
     Some(identity)
 }
 
 /// The certificates in a PEM file (RFC 7468), at least one.
-fn certificates(file: &NamedFile, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {
-    let text = file.text.as_ref()?;
+fn certificates(
+    file: &Located<String>,
+    attached: &Attached,
+    report: &mut Report,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let text = attached.text(file, report)?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => return Some(certificates),
-        Ok(_) => report.error(file.path.place, format!("`{}` has no certificate in it", file.path.shown())),
-        Err(error) => report.error(file.path.place, format!("`{}` is not PEM: {error}", file.path.shown())),
+        Ok(_) => report.error(file.place, format!("`{}` has no certificate in it", file.shown())),
+        Err(error) => report.error(file.place, format!("`{}` is not PEM: {error}", file.shown())),
     }
     .help("a certificate starts with `-----BEGIN CERTIFICATE-----`");
     None
 }
 
-fn key(file: &NamedFile, report: &mut Report) -> Option<PrivateKeyDer<'static>> {
-    match PrivateKeyDer::from_pem_slice(file.text.as_ref()?.as_bytes()) {
+fn key(file: &Located<String>, attached: &Attached, report: &mut Report) -> Option<PrivateKeyDer<'static>> {
+    match PrivateKeyDer::from_pem_slice(attached.text(file, report)?.as_bytes()) {
         Ok(key) => Some(key),
         Err(_) => {
             report
-                .error(file.path.place, format!("`{}` has no private key in it", file.path.shown()))
+                .error(file.place, format!("`{}` has no private key in it", file.shown()))
                 .help("a key starts with `-----BEGIN PRIVATE KEY-----`");
             None
         }

@@ -94,6 +94,15 @@ fn every_example_is_right_with_nothing_set() {
 }
 
 #[test]
+fn every_example_passes_its_own_tests() {
+    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_innkeeper"));
+    let examples = std::fs::read_dir("policies").unwrap().map(|entry| entry.unwrap().path());
+    let examples = examples.filter(|path| path.file_name().is_some_and(|name| name != "tenants.yaml"));
+    let output = check.arg("check").args(examples).env_clear().output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
 fn every_example_fits_the_published_schema() {
     let validator = jsonschema::validator_for(&Policy::schema()).unwrap();
     for entry in std::fs::read_dir("policies").unwrap() {

@@ -94,8 +94,9 @@ impl Rival {
                 command.args(["-db", "-f"]).arg(write("cfg", include_str!("rivals/haproxy-lua.cfg")));
             }
             Self::Envoy => {
-                let map =
-                    lines(|tenant, schema| format!("                    [\"{tenant}\"] = \"{schema}\","));
+                let map = lines(|tenant, schema| {
+                    format!("                            [\"{tenant}\"] = \"{schema}\",")
+                });
                 let text = include_str!("rivals/envoy.yaml").replace("@TENANTS@", &map);
                 command.args(["--concurrency", "1", "--log-level", "error", "--disable-hot-restart", "-c"]);
                 command.arg(write("envoy.yaml", &text));

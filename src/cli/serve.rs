@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::log::Log;
@@ -43,6 +44,7 @@ pub async fn run(args: Args, log: &Log) -> ExitCode {
         Ok(started) => started,
         Err(error) => return fail(error),
     };
+    raise_descriptor_limit();
     let cache = if args.no_cache {
         None
     } else {
@@ -75,6 +77,15 @@ pub async fn run(args: Args, log: &Log) -> ExitCode {
     }
     tracing::info!("drained");
     ExitCode::SUCCESS
+}
+
+/// Lets the process open as many descriptors as the system allows it: shells give programs a
+/// thousand unless they ask, and a client that is forwarded takes two.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit of open descriptors stays where it was");
+    }
 }
 
 /// Where this machine wants caches: what systemd made for the service (`CacheDirectory=`), else the

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -26,6 +27,9 @@ fn resident(process: &Process) -> usize {
 
 #[tokio::test]
 async fn an_idle_connection_is_small() {
+    // As the sidecar does for itself.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let (backend, directory) = (Backend::start().await, tempfile::tempdir().unwrap());
     let policy = directory.path().join("policy.yaml");
     let text = format!(

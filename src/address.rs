@@ -93,6 +93,11 @@ impl Peer {
             Self::Unix => None,
         }
     }
+
+    /// The same as text; a client without an address is named as it is shown.
+    pub fn host(&self) -> String {
+        self.ip().map_or_else(|| self.to_string(), |ip| ip.to_string())
+    }
 }
 
 /// Peers that are believed something: an address, a network, or whoever comes over a Unix socket.

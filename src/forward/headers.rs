@@ -116,7 +116,7 @@ pub fn prepare(headers: &mut HeaderMap, hop: Hop<'_>, caller: Caller<'_>, reques
 
 /// Removes from an upstream's response what ends at this hop. What a backend says of tenants is
 /// left alone: responses carry no authority.
-pub fn clean_response(headers: &mut HeaderMap) {
+pub(super) fn clean_response(headers: &mut HeaderMap) {
     remove_nominated(headers);
     remove_if(headers, is_hop_by_hop);
 }

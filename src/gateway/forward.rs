@@ -97,7 +97,6 @@ pub(super) async fn run(
     let sent = upstream.send(request, &mut errand).await;
     record.sent(errand);
     let mut response = sent?;
-    headers::clean_response(response.headers_mut());
     if let Some(rules) = of_response {
         rules.apply(response.headers_mut());
     }

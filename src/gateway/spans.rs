@@ -87,10 +87,7 @@ impl Traced {
                 if self.version == Version::HTTP_2 { "2" } else { "1.1" },
             ),
             KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
-            KeyValue::new(
-                "client.address",
-                client.ip().map_or_else(|| client.to_string(), |ip| ip.to_string()),
-            ),
+            KeyValue::new("client.address", client.host()),
             KeyValue::new("innkeeper.request_id", record.place.id.clone()),
             KeyValue::new("innkeeper.generation", i64::try_from(record.generation).unwrap_or(i64::MAX)),
         ];

@@ -175,7 +175,7 @@ impl InForce {
         match &self.rule.action {
             Action::Canary { sample: Sample::Header(name), .. } => head.headers.contains_key(name),
             Action::Canary { upstream, sample: Sample::Clients(part) } => {
-                let client = head.peer.ip().map_or_else(|| head.peer.to_string(), |ip| ip.to_string());
+                let client = head.peer.host();
                 hash_of(&[upstream, tenant.as_str(), &client]) % Part::WHOLE.millionths() < part.millionths()
             }
             _ => true,

@@ -98,6 +98,34 @@ impl Peer {
     pub fn host(&self) -> String {
         self.ip().map_or_else(|| self.to_string(), |ip| ip.to_string())
     }
+
+    /// Appends what [`Peer`]'s `Display` says, as [`push_ip`] does.
+    pub fn push_to(&self, text: &mut String) {
+        match self {
+            Self::Ip(SocketAddr::V4(address)) => {
+                push_ip(text, IpAddr::V4(*address.ip()));
+                text.push(':');
+                text.push_str(itoa::Buffer::new().format(address.port()));
+            }
+            Self::Ip(SocketAddr::V6(_)) | Self::Unix => text.push_str(&self.to_string()),
+        }
+    }
+}
+
+/// Appends an address as its `Display` says it: every request's headers and record have one, and for
+/// IPv4 the formatting machinery takes ten times as long as the digits.
+pub fn push_ip(text: &mut String, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(address) => {
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    text.push('.');
+                }
+                text.push_str(itoa::Buffer::new().format(octet));
+            }
+        }
+        IpAddr::V6(address) => text.push_str(&address.to_string()),
+    }
 }
 
 /// Peers that are believed something: an address, a network, or whoever comes over a Unix socket.
@@ -201,8 +229,11 @@ mod tests {
         assert!(contains("10.0.0.0/8", "10.1.2.3:4") && contains("10.0.0.0/8", "[::ffff:10.1.2.3]:4"));
         assert!(contains("192.0.2.1", "192.0.2.1:9") && contains("unix", "unix"));
         assert!(!contains("192.0.2.1", "192.0.2.2:9") && !contains("0.0.0.0/0", "unix"));
-        for text in ["192.0.2.1:9", "unix"] {
-            assert_eq!(text.parse::<Peer>().unwrap().to_string(), text);
+        for text in ["192.0.2.1:9", "10.200.0.255:65535", "[::1]:0", "unix"] {
+            let peer: Peer = text.parse().unwrap();
+            let mut pushed = String::new();
+            peer.push_to(&mut pushed);
+            assert_eq!((peer.to_string().as_str(), pushed.as_str()), (text, text));
         }
     }
 }

@@ -7,6 +7,7 @@ mod access_line;
 mod access_log;
 mod forward;
 mod grpc;
+mod json_line;
 mod mirror;
 mod ndjson;
 mod origin;
@@ -25,6 +26,7 @@ use crate::body::Body;
 use crate::decision::RequestHead;
 use crate::error::Refusal;
 use crate::handler::{Connection, Handler, Inbound};
+use crate::request_id::RequestId;
 use crate::snapshot::{Snapshot, SnapshotStore, Stopped, Target};
 use crate::telemetry::Metrics;
 use crate::underway::Underway;
@@ -132,11 +134,12 @@ impl Gateway {
         let body = caller.pace(body);
         let answered = match matched.target() {
             Target::Query(query) => {
-                let run = query::run(query, &matched, &caller, snapshot, &head, body, record.request_id());
+                let run =
+                    query::run(query, &matched, &caller, snapshot, &head, body, record.request_id().as_str());
                 abandoned::with_client(connection, run).await
             }
             Target::Sql(target) => {
-                let run = sql::run(target, &caller, snapshot, &head, body, record.request_id());
+                let run = sql::run(target, &caller, snapshot, &head, body, record.request_id().as_str());
                 abandoned::with_client(connection, run).await
             }
             Target::Forward(target) => {
@@ -162,9 +165,9 @@ impl Handler for Gateway {
             Ok(response) => response,
             Err(refusal) => {
                 let response = match &sql_client {
-                    Some(client) => client.refuse(&refusal, record.request_id()),
+                    Some(client) => client.refuse(&refusal, record.request_id().as_str()),
                     None if is_grpc => grpc::refuse(&refusal),
-                    None => problem::response(&refusal, record.request_id()),
+                    None => problem::response(&refusal, record.request_id().as_str()),
                 };
                 record.refused(refusal);
                 response
@@ -177,6 +180,6 @@ impl Handler for Gateway {
     }
 
     fn refuse(&self, refusal: &Refusal) -> Response<Body> {
-        problem::response(refusal, &access::new_request_id())
+        problem::response(refusal, RequestId::fresh().as_str())
     }
 }

@@ -15,6 +15,7 @@ pub mod fairness;
 pub mod handler;
 pub mod hop;
 pub mod log_filter;
+pub mod request_id;
 pub mod server_names;
 pub mod telemetry;
 pub mod tenant;

@@ -29,8 +29,8 @@ use crate::error::{Code, Refusal};
 use crate::fairness::Fairness;
 use crate::identity::{Asserter, AssertionKeys};
 use crate::otlp::Exporter;
-use crate::policy::{Action, Name, Policy, Query, Rewrite, SqlEndpoint};
-use crate::telemetry::Metrics;
+use crate::policy::{Action, Policy, Query, Rewrite, SqlEndpoint};
+use crate::telemetry::{Metrics, RouteMetrics};
 use crate::tenant::Tenant;
 use crate::ticket::Tickets;
 use crate::upgrade::Protocol;
@@ -77,6 +77,7 @@ pub struct Route {
     tenant: TenantRule,
     verify: Option<TokenSource>,
     target: Target,
+    counts: Arc<RouteMetrics>,
 }
 
 enum TenantRule {
@@ -310,9 +311,9 @@ impl Caller {
 }
 
 impl<'s> Matched<'s> {
-    /// The route's name.
-    pub fn name(&self) -> &'s Name {
-        &self.route.policy.name
+    /// What is counted of the route's requests, its name with it.
+    pub fn counts(&self) -> &'s Arc<RouteMetrics> {
+        &self.route.counts
     }
 
     /// What the route does.

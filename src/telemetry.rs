@@ -1,5 +1,6 @@
 //! What an operator sees: metrics, held in one registry that is passed in, never global.
 
+mod routes;
 mod tenants;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+pub use routes::RouteMetrics;
 pub use tenants::{Finished, TenantMetrics};
 
 /// Upper bounds of the duration buckets, in seconds: from a plugin call to a slow report.

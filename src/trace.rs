@@ -56,9 +56,11 @@ impl TraceParent {
 
     /// As a header of version 00.
     pub fn header(self) -> HeaderValue {
-        let Self { trace, span, flags } = self;
-        HeaderValue::try_from(format!("00-{trace:032x}-{span:016x}-{flags:02x}"))
-            .expect("hexadecimal digits and dashes")
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        write_hexadecimal(&mut text[3..35], self.trace);
+        write_hexadecimal(&mut text[36..52], self.span.into());
+        write_hexadecimal(&mut text[53..], self.flags.into());
+        HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes")
     }
 }
 
@@ -136,6 +138,14 @@ fn new_trace() -> u128 {
 /// Two ids, neither of them zero: each half of a random UUID has bits of its version or variant.
 fn new_spans() -> (u64, u64) {
     Uuid::new_v4().as_u64_pair()
+}
+
+/// As many of a number's low digits as there is room for.
+fn write_hexadecimal(room: &mut [u8], mut number: u128) {
+    for digit in room.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[usize::try_from(number & 0xf).expect("less than sixteen")];
+        number >>= 4;
+    }
 }
 
 /// Lower-case digits only (section 3.2.2).

@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use http::{Method, Uri};
+use rustc_hash::FxBuildHasher;
 
 use crate::address::Peer;
+use crate::request_id::RequestId;
 use crate::tenant::TenantId;
 
 /// As many parts of the list as keep workers from waiting for each other.
@@ -18,7 +20,7 @@ const SHARDS: usize = 16;
 /// All requests under way in one process.
 #[derive(Default)]
 pub struct Underway {
-    shards: [Mutex<HashMap<u64, Arc<Progress>>>; SHARDS],
+    shards: [Mutex<HashMap<u64, Arc<Progress>, FxBuildHasher>>; SHARDS],
     begun: AtomicU64,
 }
 
@@ -26,7 +28,7 @@ pub struct Underway {
 #[derive(Debug)]
 pub struct Progress {
     /// The id that client, backend and log share.
-    pub id: String,
+    pub id: RequestId,
     /// When its head was read.
     pub started: Instant,
     /// Its method.
@@ -107,7 +109,7 @@ impl Underway {
         all
     }
 
-    fn shard(&self, key: u64) -> MutexGuard<'_, HashMap<u64, Arc<Progress>>> {
+    fn shard(&self, key: u64) -> MutexGuard<'_, HashMap<u64, Arc<Progress>, FxBuildHasher>> {
         let index = usize::try_from(key % SHARDS as u64).expect("less than the number of shards");
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,7 +117,7 @@ impl Underway {
 
 impl Progress {
     /// A request that begins now.
-    pub fn begin(id: String, peer: Peer, method: Method, uri: Uri) -> Self {
+    pub fn begin(id: RequestId, peer: Peer, method: Method, uri: Uri) -> Self {
         Self {
             id,
             started: Instant::now(),
@@ -214,18 +216,18 @@ impl fmt::Debug for Underway {
 mod tests {
     use super::*;
 
-    fn begin(id: &str) -> Progress {
+    fn begin() -> Progress {
         let peer = Peer::Ip(([192, 0, 2, 1], 1).into());
-        Progress::begin(id.into(), peer, Method::GET, Uri::from_static("/a?b"))
+        Progress::begin(RequestId::fresh(), peer, Method::GET, Uri::from_static("/a?b"))
     }
 
     #[test]
     fn a_request_is_listed_until_it_is_over() {
         let underway = Arc::new(Underway::default());
-        let places: Vec<Place> = (0..40).map(|number| underway.enter(begin(&number.to_string()))).collect();
-        let ids: Vec<String> = underway.list().iter().map(|progress| progress.id.clone()).collect();
-        assert_eq!(ids.len(), 40);
-        assert_eq!(ids.first().map(String::as_str), Some("0"), "the oldest comes first");
+        let places: Vec<Place> = (0..40).map(|_| underway.enter(begin())).collect();
+        let listed = underway.list();
+        assert_eq!(listed.len(), 40);
+        assert_eq!(listed[0].id, places[0].id, "the oldest comes first");
         drop(places);
         assert!(underway.list().is_empty());
     }
@@ -233,7 +235,7 @@ mod tests {
     #[test]
     fn what_it_does_is_told_while_it_does_it() {
         let underway = Arc::new(Underway::default());
-        let place = underway.enter(begin("1"));
+        let place = underway.enter(begin());
         assert_eq!(underway.list()[0].phase(), Phase::Resolving);
         for phase in Phase::ALL {
             place.set_phase(phase);

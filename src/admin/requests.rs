@@ -48,7 +48,7 @@ pub(super) async fn list(underway: &Underway, call: Call<'_>) -> Answer {
 fn describe(progress: &Progress) -> Value {
     let known = progress.known();
     json!({
-        "id": progress.id,
+        "id": progress.id.as_str(),
         "seconds": progress.started.elapsed().as_secs_f64(),
         "phase": progress.phase().as_str(),
         "tenant": known.tenant.as_ref().map(TenantId::as_str),
@@ -76,7 +76,7 @@ fn table(found: &[Arc<Progress>], count: usize) -> String {
             progress.received().to_string(),
             progress.sent().to_string(),
             format!("{} {}", progress.method, progress.uri.path()),
-            progress.id.clone(),
+            progress.id.to_string(),
         ]
     };
     let rows: Vec<[String; 8]> = std::iter::once(head).chain(found.iter().map(row)).collect();

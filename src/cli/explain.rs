@@ -90,7 +90,7 @@ async fn explain(snapshot: &Snapshot, head: &Arc<RequestHead>) -> Explained {
             return explained;
         }
     };
-    explained.route = Some(matched.name().to_string());
+    explained.route = Some(matched.counts().route().to_string());
     let mut trail = Trail::explaining();
     let caller = matched.admit(head, &mut trail).await;
     explained.steps = trail.into_steps();

@@ -1,14 +1,14 @@
 //! Headers at a hop: what ends here, what a client may not say, and what backends are told.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::address::Peer;
+use crate::address::{Peer, push_ip};
 use crate::admitted::Admitted;
 use crate::decision::folds_alike;
 use crate::hop::{is_framing, is_hop_by_hop};
+use crate::request_id::RequestId;
 use crate::trace::{TRACEPARENT, TRACESTATE, TraceParent};
 
 pub use crate::hop::is_reserved;
@@ -64,7 +64,7 @@ pub enum Caller<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Hop<'a> {
     /// `http` or `https`.
-    pub scheme: &'a str,
+    pub scheme: &'static str,
     /// What the client asked for, port included; may be empty under HTTP/1.0.
     pub authority: &'a str,
     /// The client.
@@ -75,24 +75,20 @@ pub struct Hop<'a> {
 
 /// Turns a client's headers into those that an upstream gets: hop-by-hop headers and everything
 /// that only we may say are removed in any spelling, then ours are set.
-pub fn prepare(headers: &mut HeaderMap, hop: Hop<'_>, caller: Caller<'_>, request_id: &str) {
+pub fn prepare(headers: &mut HeaderMap, hop: Hop<'_>, caller: Caller<'_>, request_id: &RequestId) {
     let trailers_welcome = accepts_trailers(headers);
     remove_nominated(headers);
     remove_if(headers, |name| is_hop_by_hop(name) || is_reserved(name));
     if trailers_welcome {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    if let Ok(host) = HeaderValue::from_str(hop.authority)
-        && !hop.authority.is_empty()
-    {
-        headers.insert(header::HOST, host);
-    }
+    let asked = settle_host(headers, hop.authority);
     if TraceParent::of(headers).is_none() {
         headers.remove(TRACESTATE);
         headers.insert(TRACEPARENT, TraceParent::begin().header());
     }
-    insert_forwarded(headers, hop);
-    insert_text(headers, X_REQUEST_ID, request_id);
+    insert_forwarded(headers, hop, asked);
+    headers.insert(X_REQUEST_ID, request_id.header().clone());
     if let Caller::Tenant { admitted, headers: added, ticket, assertion } = caller {
         for (name, value) in added {
             // A plugin adds; it may not speak for us, nor change how the request is framed.
@@ -121,6 +117,18 @@ pub(super) fn clean_response(headers: &mut HeaderMap) {
     remove_if(headers, is_hop_by_hop);
 }
 
+/// Makes `Host` say what the client asked for, and says it; `None` where it named nothing.
+fn settle_host(headers: &mut HeaderMap, authority: &str) -> Option<HeaderValue> {
+    if let Some(said) = headers.get(header::HOST)
+        && said == authority
+    {
+        return Some(said.clone());
+    }
+    let host = HeaderValue::from_str(authority).ok().filter(|host| !host.is_empty())?;
+    headers.insert(header::HOST, host.clone());
+    Some(host)
+}
+
 fn accepts_trailers(headers: &HeaderMap) -> bool {
     headers.get_all(header::TE).iter().any(|value| {
         value
@@ -136,8 +144,10 @@ fn remove_nominated(headers: &mut HeaderMap) {
     let nominated: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
+        // What nearly every nomination says names no header, or one that is removed in any case.
+        .filter(|name| !name.eq_ignore_ascii_case(b"close") && !name.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !NEVER_NOMINATED.contains(&name.as_str()))
         .collect();
     for name in nominated {
@@ -153,37 +163,47 @@ fn remove_if(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     }
 }
 
-fn insert_forwarded(headers: &mut HeaderMap, hop: Hop<'_>) {
-    let mut forwarded = format!("for={};proto={}", Node(hop.peer), hop.scheme);
-    insert_text(headers, X_FORWARDED_PROTO, hop.scheme);
-    if !hop.authority.is_empty() {
-        insert_text(headers, X_FORWARDED_HOST, hop.authority);
+fn insert_forwarded(headers: &mut HeaderMap, hop: Hop<'_>, asked: Option<HeaderValue>) {
+    let mut forwarded = String::with_capacity(96);
+    forwarded.push_str("for=");
+    push_node(&mut forwarded, hop.peer);
+    forwarded.push_str(";proto=");
+    forwarded.push_str(hop.scheme);
+    if let Some(asked) = asked {
         forwarded.push_str(";host=\"");
         forwarded.push_str(hop.authority);
         forwarded.push('"');
+        headers.insert(X_FORWARDED_HOST, asked);
     }
     for hop in hop.hops {
-        forwarded.push_str(&format!(", for={}", Node(*hop)));
+        forwarded.push_str(", for=");
+        push_node(&mut forwarded, *hop);
     }
+    let mut addresses = String::with_capacity(48);
     // What has no address cannot be named there.
-    let addresses = std::iter::once(&hop.peer).chain(hop.hops).filter_map(Peer::ip);
-    let addresses = addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(", ");
+    for ip in std::iter::once(&hop.peer).chain(hop.hops).filter_map(Peer::ip) {
+        if !addresses.is_empty() {
+            addresses.push_str(", ");
+        }
+        push_ip(&mut addresses, ip);
+    }
     if !addresses.is_empty() {
         insert_text(headers, X_FORWARDED_FOR, &addresses);
     }
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(hop.scheme));
     insert_text(headers, header::FORWARDED, &forwarded);
 }
 
-/// Somebody as a `node` (RFC 7239, section 6): what has no address is "unknown", and an IPv6 address
-/// needs brackets, which need quotes.
-struct Node(Peer);
-
-impl fmt::Display for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.ip() {
-            None => f.write_str("unknown"),
-            Some(IpAddr::V4(address)) => write!(f, "{address}"),
-            Some(IpAddr::V6(address)) => write!(f, "\"[{address}]\""),
+/// Names somebody as a `node` (RFC 7239, section 6): what has no address is "unknown", and an IPv6
+/// address needs brackets, which need quotes.
+fn push_node(text: &mut String, peer: Peer) {
+    match peer.ip() {
+        None => text.push_str("unknown"),
+        Some(ip @ IpAddr::V4(_)) => push_ip(text, ip),
+        Some(ip @ IpAddr::V6(_)) => {
+            text.push_str("\"[");
+            push_ip(text, ip);
+            text.push_str("]\"");
         }
     }
 }
@@ -216,7 +236,7 @@ mod tests {
             peer: "[::1]:5".parse().unwrap(),
             hops: &[],
         };
-        prepare(&mut headers, hop, caller, "request-1");
+        prepare(&mut headers, hop, caller, &RequestId::fresh());
         headers
     }
 

@@ -1,10 +1,12 @@
 //! Connections to one endpoint: made when needed, kept for a while, never shared by two requests
 //! at a time unless they speak HTTP/2, and never more than its limit.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::uri::Authority;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -195,13 +197,13 @@ impl Lease {
     }
 
     /// Sends a request. The error has the request in it if none of it was sent.
-    pub(super) async fn send(
+    pub(super) fn send(
         &mut self,
         request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>> {
         match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(sender) => sender.try_send_request(request).await,
+            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
         }
     }
 

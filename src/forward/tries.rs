@@ -88,7 +88,8 @@ impl Upstream {
             .hedge
             .filter(|_| set.len() > 1 && progress.is_none() && retry::is_safe(request.method()));
         let (endpoint, outcome) = match hedge {
-            None => send(index, request).await,
+            // On the heap: every future around it would be larger by its size, and is moved whole.
+            None => Box::pin(send(index, request)).await,
             Some(after) => {
                 let copy = exchange::copy_of(&request);
                 let second = || {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Response, StatusCode};
-use uuid::Uuid;
 
 use super::access_line::Finished;
 use super::access_log::AccessLog;
@@ -18,16 +17,12 @@ use crate::forward::Errand;
 use crate::forward::headers::X_REQUEST_ID;
 use crate::handler::{Connection, Inbound};
 use crate::policy;
-use crate::snapshot::{Caller, Matched, ResolvedBy, Snapshot, Target, Trail};
-use crate::telemetry::{self, Metrics, RequestLabels, RouteLabel};
+use crate::request_id::RequestId;
+use crate::snapshot::{Caller, Matched, ResolvedBy, Snapshot, Trail};
+use crate::telemetry::{self, Metrics, RouteMetrics};
 use crate::tenant::TenantId;
 use crate::trace;
 use crate::underway::{Phase, Place, Progress, Underway};
-
-/// An id that sorts by time (RFC 9562, UUID version 7).
-pub(super) fn new_request_id() -> String {
-    Uuid::now_v7().to_string()
-}
 
 /// What a request without an answer is counted as.
 const CANCELLED: &str = "cancelled";
@@ -47,9 +42,9 @@ pub(super) struct Record {
     pub(super) place: Place,
     pub(super) generation: u64,
     pub(super) peer: Peer,
-    pub(super) route: Option<Arc<str>>,
     pub(super) tenant: Option<TenantId>,
-    pub(super) target: &'static str,
+    /// Once a route took it.
+    counts: Option<Arc<RouteMetrics>>,
     pub(super) by: Option<ResolvedBy>,
     pub(super) trail: Trail,
     pub(super) reason: Option<String>,
@@ -80,7 +75,7 @@ impl Record {
         let Around { underway, metrics, log } = around;
         let request = &mut inbound.request;
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let place = underway.enter(Progress::begin(new_request_id(), connection.peer, method, uri));
+        let place = underway.enter(Progress::begin(RequestId::fresh(), connection.peer, method, uri));
         if !http_body::Body::is_end_stream(request.body()) {
             let body = std::mem::take(request.body_mut());
             *request.body_mut() = body.observe(Receiving(Arc::clone(place.progress())));
@@ -89,9 +84,8 @@ impl Record {
         Self {
             generation: snapshot.generation(),
             peer: connection.peer,
-            route: None,
             tenant: None,
-            target: "",
+            counts: None,
             by: None,
             trail: Trail::default(),
             reason: None,
@@ -113,8 +107,18 @@ impl Record {
     }
 
     /// The id that client, backend and log share.
-    pub(super) fn request_id(&self) -> &str {
+    pub(super) fn request_id(&self) -> &RequestId {
         &self.place.id
+    }
+
+    /// The route that took it.
+    pub(super) fn route(&self) -> Option<&str> {
+        self.counts.as_ref().map(|counts| &**counts.route())
+    }
+
+    /// What the route does.
+    pub(super) fn target(&self) -> Option<&'static str> {
+        self.counts.as_ref().map(|counts| counts.target())
     }
 
     /// When the request came.
@@ -142,13 +146,8 @@ impl Record {
     }
 
     pub(super) fn matched(&mut self, matched: &Matched<'_>) {
-        self.place.set_route(Arc::clone(matched.name()));
-        self.route = Some(Arc::clone(matched.name()));
-        self.target = match matched.target() {
-            Target::Forward(_) => "forward",
-            Target::Query(_) => "query",
-            Target::Sql(_) => "sql",
-        };
+        self.place.set_route(Arc::clone(matched.counts().route()));
+        self.counts = Some(Arc::clone(matched.counts()));
         self.matched_at = Some(Instant::now());
     }
 
@@ -166,13 +165,15 @@ impl Record {
             self.by = Some(by.clone());
             self.reason.clone_from(&placement.reason);
         }
-        self.place.set_phase(if self.target == "forward" { Phase::Upstream } else { Phase::Database });
+        self.place.set_phase(if self.target() == Some("forward") {
+            Phase::Upstream
+        } else {
+            Phase::Database
+        });
         let now = Instant::now();
         self.admitted_at = Some(now);
-        if let (Some(route), Some(matched_at)) = (&self.route, self.matched_at) {
-            let label = RouteLabel { route: Arc::clone(route) };
-            let took = now.duration_since(matched_at);
-            self.metrics.resolution_duration.get_or_create(&label).observe(took.as_secs_f64());
+        if let (Some(counts), Some(matched_at)) = (&self.counts, self.matched_at) {
+            counts.resolved(now.duration_since(matched_at));
         }
     }
 
@@ -184,7 +185,8 @@ impl Record {
     pub(super) fn refused(&mut self, refusal: Refusal) {
         let (code, status) = (refusal.code().as_str(), refusal.status());
         let cause = refusal.cause().unwrap_or_default();
-        let (request_id, detail, blame) = (&self.place.id, refusal.detail(), refusal.code().blame().as_str());
+        let (request_id, detail, blame) =
+            (self.place.id.as_str(), refusal.detail(), refusal.code().blame().as_str());
         // Who is at fault decides how loud it is: a client's mistake is no operator's alarm.
         if status.is_server_error() {
             tracing::warn!(request_id, code, status = status.as_u16(), blame, cause, "refused: {detail}");
@@ -197,24 +199,22 @@ impl Record {
     /// Counts the request, names it to the client, and writes its line when the body has ended.
     pub(super) fn close(mut self, mut response: Response<Body>) -> Response<Body> {
         let (status, answered_at) = (response.status(), Instant::now());
-        let outcome = self.refusal.as_ref().map_or("ok", |refusal| refusal.code().as_str());
+        let outcome = self.refusal.as_ref().map(|refusal| refusal.code().as_str());
         self.count(outcome, status, answered_at);
         self.is_closed = true;
-        let id = self.place.id.parse().expect("a UUID is a header value");
-        response.headers_mut().insert(X_REQUEST_ID, id);
+        response.headers_mut().insert(X_REQUEST_ID, self.place.id.header().clone());
         let switches = status == StatusCode::SWITCHING_PROTOCOLS;
         self.place.set_phase(if switches { Phase::Tunnel } else { Phase::Streaming });
         let answering = Answering { record: self, status, answered_at };
         response.map(|body| body.observe(answering))
     }
 
-    fn count(&self, outcome: &'static str, status: StatusCode, answered_at: Instant) {
-        let route = self.route.clone().unwrap_or_default();
-        let label = RouteLabel { route: Arc::clone(&route) };
+    fn count(&self, outcome: Option<&'static str>, status: StatusCode, answered_at: Instant) {
         let took = answered_at.duration_since(self.place.started);
-        self.metrics.request_duration.get_or_create(&label).observe(took.as_secs_f64());
-        let labels = RequestLabels { route, target: self.target, outcome, status: status.as_u16() };
-        self.metrics.requests.get_or_create(&labels).inc();
+        match &self.counts {
+            Some(counts) => counts.answered(outcome, status, took),
+            None => RouteMetrics::new(&self.metrics, &Arc::default(), "").answered(outcome, status, took),
+        }
     }
 
     /// Tells of the request once nothing more happens to it.
@@ -232,7 +232,7 @@ impl Record {
         }
         if self.is_recorded(status, took) {
             let finished = Finished { record: self, status, until_answer, took, bytes, complete };
-            if !self.log.push(&finished.line(self.log.format())) {
+            if !self.log.push(finished.line(self.log.format()).as_bytes()) {
                 self.metrics.access_records_dropped.inc();
             }
         }
@@ -258,8 +258,7 @@ impl Record {
         if self.traced.as_ref().is_some_and(Traced::is_sampled) {
             return true;
         }
-        let id = Uuid::try_parse(&self.place.id).expect("it is a UUID");
-        trace::falls_on(id.as_u128(), share)
+        trace::falls_on(self.place.id.as_u128(), share)
     }
 }
 
@@ -310,7 +309,7 @@ impl Drop for Record {
             (CANCELLED, CLIENT_CLOSED_REQUEST.try_into().expect("three digits are a status"))
         };
         let now = Instant::now();
-        self.count(outcome, status, now);
+        self.count(Some(outcome), status, now);
         self.finish(status, now, 0, false);
     }
 }

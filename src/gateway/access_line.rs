@@ -1,6 +1,6 @@
 //! A finished request as a line of the access log: words for people, or JSON for machines.
 
-use std::io::Write as _;
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
@@ -8,8 +8,7 @@ use serde::Serialize;
 
 use super::access::Record;
 use super::access_log::Format;
-use super::spans::Traced;
-use crate::address::Peer;
+use super::json_line::JsonLine;
 use crate::error::Refusal;
 use crate::snapshot::PluginCall;
 use crate::tenant::TenantId;
@@ -24,111 +23,111 @@ pub(super) struct Finished<'a> {
     pub(super) complete: bool,
 }
 
-impl<'a> Finished<'a> {
-    /// The line, with its end.
-    pub(super) fn line(&self, format: Format) -> Vec<u8> {
-        let mut line = Vec::with_capacity(512);
-        let fields = self.fields();
+impl Finished<'_> {
+    /// The line, with its end (`docs/operations.md` says what each field means).
+    pub(super) fn line(&self, format: Format) -> String {
         match format {
-            Format::Json => {
-                serde_json::to_writer(&mut line, &fields).expect("a record has no keys that are not strings");
-            }
-            Format::Text => write!(line, "{fields}").expect("writing to a Vec cannot fail"),
+            Format::Json => self.json(),
+            Format::Text => format!("{self}\n"),
         }
-        line.push(b'\n');
-        line
     }
 
-    fn fields(&self) -> Fields<'a> {
+    fn json(&self) -> String {
+        let Record { place, refusal, by, pass, .. } = self.record;
         let record = self.record;
-        let refusal = record.refusal.as_ref();
-        let plugin = record.by.as_ref().and_then(|by| by.plugin.as_ref());
-        Fields {
-            time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            request_id: &record.place.id,
-            trace_id: record.traced.as_ref().map(Traced::id),
-            peer: record.peer,
-            method: record.place.method.as_str(),
-            path: record.place.uri.path(),
-            status: self.status.as_u16(),
-            route: record.route.as_deref(),
-            target: record.target,
-            tenant: record.tenant.as_ref().map(TenantId::as_str),
-            resolver: record.by.as_ref().map(|by| by.kind),
-            plugin: plugin.map(|plugin| &*plugin.name),
-            plugin_version: plugin.map(|plugin| &*plugin.version),
-            plugin_calls: record.trail.calls.iter().map(Asked::new).collect(),
-            reason: record.reason.as_deref(),
-            overridden: record.overridden.as_deref(),
-            waited_ms: Some(record.pass.waited()).filter(|waited| !waited.is_zero()).map(milliseconds),
-            endpoint: record.endpoint.as_deref(),
-            attempts: Some(record.attempts).filter(|attempts| *attempts > 1),
-            error: refusal.map(|refusal| refusal.code().as_str()),
-            blame: refusal.map(|refusal| refusal.code().blame().as_str()),
-            cause: refusal.and_then(Refusal::cause),
-            generation: record.generation,
-            head_ms: milliseconds(self.until_answer),
-            total_ms: milliseconds(self.took),
-            bytes: self.bytes,
-            bytes_received: record.place.received(),
-            complete: self.complete,
+        let mut line = JsonLine::begin();
+        line.shown("time", humantime::format_rfc3339_millis(SystemTime::now()));
+        line.text("request_id", place.id.as_str());
+        if let Some(traced) = &record.traced {
+            line.text("trace_id", &traced.id());
         }
+        line.peer("peer", record.peer);
+        line.text("method", place.method.as_str());
+        line.text("path", place.uri.path());
+        line.number("status", self.status.as_u16());
+        line.maybe("route", record.route());
+        line.maybe("target", record.target());
+        line.maybe("tenant", record.tenant.as_ref().map(TenantId::as_str));
+        if let Some(by) = by {
+            line.text("resolver", by.kind);
+            if let Some(plugin) = &by.plugin {
+                line.text("plugin", &plugin.name);
+                line.text("plugin_version", &plugin.version);
+            }
+        }
+        if !record.trail.calls.is_empty() {
+            line.list("plugin_calls", record.trail.calls.iter().map(Asked::new));
+        }
+        line.maybe("reason", record.reason.as_deref());
+        line.maybe("override", record.overridden.as_deref());
+        if !pass.waited().is_zero() {
+            line.milliseconds("waited_ms", pass.waited());
+        }
+        line.maybe("endpoint", record.endpoint.as_deref());
+        if record.attempts > 1 {
+            line.number("attempts", record.attempts);
+        }
+        if let Some(refusal) = refusal {
+            line.text("error", refusal.code().as_str());
+            line.text("blame", refusal.code().blame().as_str());
+            line.maybe("cause", refusal.cause());
+        }
+        line.number("generation", record.generation);
+        line.milliseconds("head_ms", self.until_answer);
+        line.milliseconds("total_ms", self.took);
+        line.number("bytes", self.bytes);
+        line.number("bytes_received", place.received());
+        line.flag("complete", self.complete);
+        line.end()
     }
 }
 
-fn milliseconds(duration: Duration) -> f64 {
-    // Microseconds are as fine as anyone reads.
-    (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// What is written (`docs/operations.md` says what each means).
-#[derive(Serialize)]
-struct Fields<'a> {
-    time: String,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<String>,
-    peer: Peer,
-    method: &'a str,
-    path: &'a str,
-    status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'a str>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    target: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resolver: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plugin: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plugin_version: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    plugin_calls: Vec<Asked<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
-    overridden: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    waited_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<&'a str>,
-    /// Tries at an upstream's endpoints, where one was not enough.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempts: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    blame: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<&'a str>,
-    generation: u64,
-    head_ms: f64,
-    total_ms: f64,
-    bytes: u64,
-    bytes_received: u64,
-    complete: bool,
+impl fmt::Display for Finished<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Record { place, refusal, by, .. } = self.record;
+        let record = self.record;
+        let (time, status) = (humantime::format_rfc3339_millis(SystemTime::now()), self.status.as_u16());
+        let (method, path) = (&place.method, place.uri.path());
+        // Microseconds are as fine as anyone reads.
+        let milliseconds = (self.took.as_secs_f64() * 1e6).round() / 1e3;
+        write!(f, "{time} {status} {method} {path} {milliseconds}ms {}B", self.bytes)?;
+        let plugin = by.as_ref().and_then(|by| by.plugin.as_ref());
+        for (name, value) in [
+            ("route", record.route()),
+            ("tenant", record.tenant.as_ref().map(TenantId::as_str)),
+            ("resolver", by.as_ref().map(|by| by.kind)),
+            ("plugin", plugin.map(|plugin| &*plugin.name)),
+            ("override", record.overridden.as_deref()),
+            ("endpoint", record.endpoint.as_deref()),
+            ("error", refusal.as_ref().map(|refusal| refusal.code().as_str())),
+            ("blame", refusal.as_ref().map(|refusal| refusal.code().blame().as_str())),
+        ] {
+            if let Some(value) = value {
+                write!(f, " {name}={value}")?;
+            }
+        }
+        for asked in record.trail.calls.iter().map(Asked::new) {
+            write!(f, " {asked}")?;
+        }
+        let cause = refusal.as_ref().and_then(Refusal::cause);
+        for (name, value) in [("reason", record.reason.as_deref()), ("cause", cause)] {
+            if let Some(value) = value {
+                // Quoted and escaped: a cause may hold anything, line ends included.
+                write!(f, " {name}={value:?}")?;
+            }
+        }
+        if record.attempts > 1 {
+            write!(f, " attempts={}", record.attempts)?;
+        }
+        if !self.complete {
+            f.write_str(" incomplete")?;
+        }
+        write!(f, " generation={} id={}", record.generation, place.id)?;
+        match &record.traced {
+            Some(traced) => write!(f, " trace={}", traced.id()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A question to a plugin version, whatever came of it.
@@ -147,52 +146,11 @@ impl<'a> Asked<'a> {
     }
 }
 
-impl std::fmt::Display for Asked<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { plugin, version, outcome, us } = self;
         // As much of the hash as tells versions apart, as git does.
         let version = version.get(..12).unwrap_or(version);
         write!(f, "asked={plugin}@{version}:{outcome}:{us}us")
-    }
-}
-
-impl std::fmt::Display for Fields<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { time, status, method, path, total_ms, bytes, request_id, generation, .. } = self;
-        write!(f, "{time} {status} {method} {path} {total_ms}ms {bytes}B")?;
-        for (name, value) in [
-            ("route", self.route),
-            ("tenant", self.tenant),
-            ("resolver", self.resolver),
-            ("plugin", self.plugin),
-            ("override", self.overridden),
-            ("endpoint", self.endpoint),
-            ("error", self.error),
-            ("blame", self.blame),
-        ] {
-            if let Some(value) = value {
-                write!(f, " {name}={value}")?;
-            }
-        }
-        for asked in &self.plugin_calls {
-            write!(f, " {asked}")?;
-        }
-        for (name, value) in [("reason", self.reason), ("cause", self.cause)] {
-            if let Some(value) = value {
-                // Quoted and escaped: a cause may hold anything, line ends included.
-                write!(f, " {name}={value:?}")?;
-            }
-        }
-        if let Some(attempts) = self.attempts {
-            write!(f, " attempts={attempts}")?;
-        }
-        if !self.complete {
-            f.write_str(" incomplete")?;
-        }
-        write!(f, " generation={generation} id={request_id}")?;
-        match &self.trace_id {
-            Some(trace) => write!(f, " trace={trace}"),
-            None => Ok(()),
-        }
     }
 }

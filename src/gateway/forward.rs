@@ -50,7 +50,8 @@ pub(super) async fn run(
     let mut rules = None;
     if let Some(rewrite) = &target.rewrite {
         let capture = |name: &str| captures.get(name);
-        let values = Values { tenant: caller.tenant(), request_id: record.request_id(), capture: &capture };
+        let values =
+            Values { tenant: caller.tenant(), request_id: record.request_id().as_str(), capture: &capture };
         head.uri = rewrite::target(rewrite, &head.uri, values)?;
         // Put together, parts can read otherwise than each of them did.
         sanitise::inspect_path(head.uri.path())?;
@@ -64,7 +65,7 @@ pub(super) async fn run(
         }
         _ => None,
     };
-    let assertion = assertion(target, caller, &head, record.request_id()).await;
+    let assertion = assertion(target, caller, &head, record.request_id().as_str()).await;
     let mut request = Request::new(body);
     *request.method_mut() = head.method;
     *request.uri_mut() = head.uri;

@@ -1,7 +1,7 @@
 //! What is refused before anything is decided: requests that two readers could read differently.
 
 use http::header;
-use http::{Method, Version, request, uri};
+use http::{Method, Version, request};
 
 use crate::error::{Code, Refusal};
 
@@ -79,14 +79,14 @@ pub(super) fn inspect_path(path: &str) -> Result<(), Refusal> {
             _ => index += 1,
         }
     }
-    let mut segments = path[1..].split('/').peekable();
+    let mut segments = bytes[1..].split(|byte| *byte == b'/').peekable();
     while let Some(segment) = segments.next() {
         if segment.is_empty() && segments.peek().is_some() {
             return Err(invalid("path must not contain empty segments (`//`)"));
         }
         // Some servers cut parameters off first: to them `..;x` is `..`.
-        let name = segment.split(';').next().unwrap_or_default();
-        if name == "." || name == ".." {
+        let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+        if name == b"." || name == b".." {
             return Err(invalid("path must not contain dot segments (`.` or `..`)"));
         }
         if name.is_empty() && !segment.is_empty() {
@@ -134,17 +134,16 @@ fn authority(head: &request::Parts) -> Result<Authority, Refusal> {
 /// `request-invalid` where it is neither a name nor an address.
 pub(super) fn parse(text: &str) -> Result<Authority, Refusal> {
     let wrong = || invalid("host must be a name or an address, with a port if needed");
-    if text.contains('@') {
+    if text.as_bytes().contains(&b'@') {
         return Err(invalid("host must not contain user information"));
     }
-    let parsed: uri::Authority = text.parse().map_err(|_| wrong())?;
     let (host, rest) = match text.strip_prefix('[') {
         Some(bracketed) => {
             let end = bracketed.find(']').ok_or_else(wrong)?;
             bracketed[..end].parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
             text.split_at(end + 2)
         }
-        None => text.split_at(text.find(':').unwrap_or(text.len())),
+        None => text.split_at(text.bytes().position(|byte| byte == b':').unwrap_or(text.len())),
     };
     let port = match rest {
         "" => None,
@@ -159,11 +158,13 @@ pub(super) fn parse(text: &str) -> Result<Authority, Refusal> {
     let name = host.strip_suffix('.').unwrap_or(host);
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let sound = host.starts_with('[')
-        || (!name.is_empty() && name.bytes().all(is_name) && name.split('.').all(|label| !label.is_empty()));
+        || (!name.is_empty()
+            && name.bytes().all(is_name)
+            && name.as_bytes().split(|byte| *byte == b'.').all(|label| !label.is_empty()));
     if !sound {
         return Err(wrong());
     }
-    Ok(Authority { written: parsed.as_str().to_owned(), host: name.to_ascii_lowercase(), port })
+    Ok(Authority { written: text.to_owned(), host: name.to_ascii_lowercase(), port })
 }
 
 fn decode_hex(digits: &[u8]) -> Option<u8> {

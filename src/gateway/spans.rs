@@ -77,7 +77,7 @@ impl Traced {
     /// The whole request, as the gateway serves it.
     fn request(&self, record: &Record, status: StatusCode, complete: bool, clock: &Clock) -> Span {
         let (name, method) = method(&record.place.method);
-        let (route, client) = (record.route.as_ref(), record.peer);
+        let (route, client) = (record.route(), record.peer);
         let mut attributes = vec![
             KeyValue::new("http.request.method", method),
             KeyValue::new("url.path", record.place.uri.path().to_owned()),
@@ -88,7 +88,7 @@ impl Traced {
             ),
             KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
             KeyValue::new("client.address", client.host()),
-            KeyValue::new("innkeeper.request_id", record.place.id.clone()),
+            KeyValue::new("innkeeper.request_id", record.place.id.to_string()),
             KeyValue::new("innkeeper.generation", i64::try_from(record.generation).unwrap_or(i64::MAX)),
         ];
         let authority = self.host.as_ref().and_then(|host| host.to_str().ok());
@@ -158,8 +158,8 @@ impl Traced {
         clock: &Clock,
         (began, ended): (Instant, Instant),
     ) -> Span {
-        let route = record.route.as_deref().unwrap_or_default();
-        let (name, mut attributes) = if record.target == "forward" {
+        let route = record.route().unwrap_or_default();
+        let (name, mut attributes) = if record.target() == Some("forward") {
             let (name, method) = method(&record.place.method);
             let path = record.place.uri.path().to_owned();
             let mut attributes =
@@ -169,7 +169,7 @@ impl Traced {
             }
             (Cow::Borrowed(name), attributes)
         } else {
-            let name = format!("{} {route}", record.target).into();
+            let name = format!("{} {route}", record.target().unwrap_or_default()).into();
             (name, vec![KeyValue::new("db.system.name", "postgresql")])
         };
         if let Some(refusal) = &record.refusal {

@@ -20,7 +20,7 @@ use crate::identity::{Asserter, AssertionKeys, Verifier};
 use crate::otlp::Exporter;
 use crate::plugin::{LiveVersions, PluginHost};
 use crate::policy::{Diagnostic, Diagnostics, DirectorySource, Keys, Name, Override, Policy};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, RouteMetrics};
 use crate::tenant::TenantId;
 use crate::ticket::Tickets;
 use crate::{forward, policy, sql};
@@ -233,7 +233,13 @@ fn bind(route: &Arc<policy::Route>, plugins: &[Arc<ActivePlugin>], snapshot: &Sn
         }
     };
     let verify = route.verify.as_ref().map(|source| TokenSource::bind(source, verifier));
-    Route { policy: Arc::clone(route), tenant, verify, target }
+    let does = match target {
+        Target::Forward(_) => "forward",
+        Target::Query(_) => "query",
+        Target::Sql(_) => "sql",
+    };
+    let counts = Arc::new(RouteMetrics::new(&snapshot.metrics, &route.name, does));
+    Route { policy: Arc::clone(route), tenant, verify, target, counts }
 }
 
 /// Verifiers go on with the keys that they have fetched, where their settings are the same.

@@ -42,7 +42,7 @@ impl Snapshot {
     async fn follow(&self, sample: &SampleRequest, outcome: &mut Outcome) -> Result<(), Refusal> {
         let head = Arc::new(sample.head());
         let matched = self.route(&head)?;
-        outcome.route = Some(matched.name().to_string());
+        outcome.route = Some(matched.counts().route().to_string());
         let mut trail = Trail::rehearsing();
         if matches!(self.policy.directory, Some(DirectorySource::Table(_))) {
             let resolution = matched.resolve(&head, &mut trail).await?;

@@ -13,6 +13,7 @@ use innkeeper::forward::headers::{self, Caller, Hop};
 use innkeeper::forward::{Errand, Upstream};
 use innkeeper::handler::{Connection, Handler, Inbound};
 use innkeeper::policy::{self, Endpoint};
+use innkeeper::request_id::RequestId;
 use innkeeper::server::{Drained, Listener, ServerSettings, Successor, serve};
 use innkeeper::telemetry::Metrics;
 use innkeeper::upgrade::Protocol;
@@ -119,7 +120,7 @@ impl Edge {
                     .or_else(|| request.uri().authority().map(ToString::to_string))
                     .unwrap_or_default();
                 let hop = Hop { scheme: "http", authority: &authority, peer: connection.peer, hops: &[] };
-                headers::prepare(request.headers_mut(), hop, Caller::NoTenant, "request-1");
+                headers::prepare(request.headers_mut(), hop, Caller::NoTenant, &RequestId::fresh());
                 upstream.send(request, &mut Errand { switch, ..Errand::default() }).await
             }
         })

@@ -14,6 +14,7 @@ mod trials;
 mod upstreams;
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +25,8 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,6 +61,14 @@ pub struct Admin {
     draining: AtomicBool,
 }
 
+/// Where operators connect.
+pub enum AdminListener {
+    /// Anyone who reaches the address.
+    Tcp(TcpListener),
+    /// Whoever may open the socket's path.
+    Unix(UnixListener),
+}
+
 /// One thing that can be asked of the admin listener.
 struct Entry {
     method: &'static str,
@@ -90,6 +100,9 @@ const SURFACE: &[Entry] = &[
         "what is in flight, the oldest first",
         |admin, call| Box::pin(requests::list(&admin.underway, call)),
     ),
+    Entry::new("DELETE", "/requests/{id}", "end a request in flight", |admin, call| {
+        Box::pin(requests::end(&admin.underway, call))
+    }),
     Entry::new("GET", "/log", "what is logged", |admin, _| Box::pin(log::show(admin.log.as_ref()))),
     Entry::new("PUT", "/log?filter=FILTER&for=TIME", "log something else for a while", |admin, call| {
         Box::pin(log::change(admin.log.as_ref(), call))
@@ -180,12 +193,12 @@ impl Admin {
     }
 
     /// Serves until `shutdown`, and finishes what is under way.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+    pub async fn serve(self: Arc<Self>, listener: AdminListener, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let accept = async || {
             let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
-            listener.accept().await.map(|(stream, _)| (stream, place))
+            listener.accept().await.map(|stream| (stream, place))
         };
         while let Some(accepted) = shutdown.run_until_cancelled(accept()).await {
             let Ok((stream, place)) = accepted else {
@@ -256,6 +269,20 @@ impl Admin {
         plugins::measure(&self.reloader, &self.metrics);
         upstreams::measure(&self.reloader, &self.metrics);
         open_metrics(self.metrics.expose())
+    }
+}
+
+/// An operator's connection.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl AdminListener {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
     }
 }
 

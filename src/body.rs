@@ -66,6 +66,12 @@ pub trait Observer: Send + 'static {
     /// So many bytes of data passed.
     fn passed(&mut self, bytes: u64);
 
+    /// Ready when the body is to break off though its source may have more; `Pending` for ever
+    /// where nobody decides that.
+    fn poll_break_off(&mut self, _: &mut Context<'_>) -> Poll<BodyError> {
+        Poll::Pending
+    }
+
     /// The body has ended, failed or been dropped.
     fn ended(self: Box<Self>, end: BodyEnd);
 }
@@ -121,6 +127,11 @@ impl Body {
             Kind::Tunnel(far_end) => far_end.take(),
             _ => None,
         }
+    }
+
+    /// Comes when whoever watches a tunnel wants it to end.
+    pub fn poll_break_off(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.observer.as_mut().map_or(Poll::Pending, |one| one.poll_break_off(cx).map(drop))
     }
 
     /// Notes what passed through a tunnel, towards the client and from it.
@@ -209,28 +220,35 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = match &mut self.kind {
+        let this = &mut *self;
+        let frame = match &mut this.kind {
             Kind::Empty | Kind::Tunnel(_) => None,
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
-                self.kind = Kind::Empty;
+                this.kind = Kind::Empty;
                 Some(Ok(Frame::data(bytes)))
             }
-            Kind::Stream(stream) => ready!(stream.as_mut().poll_frame(cx)),
+            Kind::Stream(stream) => {
+                let broken = this.observer.as_mut().map_or(Poll::Pending, |one| one.poll_break_off(cx));
+                match broken {
+                    Poll::Ready(error) => Some(Err(error)),
+                    Poll::Pending => ready!(stream.as_mut().poll_frame(cx)),
+                }
+            }
         };
         match &frame {
-            None => self.kind = Kind::Empty,
+            None => this.kind = Kind::Empty,
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.passed += bytes;
-                if let Some(observer) = &mut self.observer {
+                this.passed += bytes;
+                if let Some(observer) = &mut this.observer {
                     observer.passed(bytes);
                 }
             }
             Some(Err(error)) => {
-                self.failure = Some(error.clone());
+                this.failure = Some(error.clone());
                 // What fed the body is of no more use: a client's connection, an upstream's.
-                self.kind = Kind::Empty;
+                this.kind = Kind::Empty;
             }
         }
         Poll::Ready(frame)

@@ -35,6 +35,8 @@ pub enum Code {
     RequestTooLarge,
     /// The client sent its request too slowly.
     RequestTimeout,
+    /// An operator ended the request.
+    RequestEnded,
     /// A plugin failed and its policy is to deny.
     PluginFailed,
     /// The directory cannot be read.
@@ -111,6 +113,9 @@ impl Code {
             }
             Self::RequestTimeout => {
                 ("request-timeout", S::REQUEST_TIMEOUT, "The request arrived too slowly", B::Client)
+            }
+            Self::RequestEnded => {
+                ("request-ended", S::SERVICE_UNAVAILABLE, "The request was ended", B::Policy)
             }
             Self::PluginFailed => {
                 ("plugin-failed", S::SERVICE_UNAVAILABLE, "The tenant cannot be resolved now", B::Plugin)

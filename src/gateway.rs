@@ -5,6 +5,7 @@ mod abandoned;
 mod access;
 mod access_line;
 mod access_log;
+mod ended;
 mod forward;
 mod grpc;
 mod json_line;
@@ -160,7 +161,9 @@ impl Handler for Gateway {
         let mut record = Record::open(&mut inbound, connection, &snapshot, around);
         let is_grpc = grpc::is_spoken(&inbound.request);
         let mut sql_client = None;
-        let outcome = self.walk(inbound, connection, &snapshot, &mut record, &mut sql_client).await;
+        let progress = Arc::clone(record.place.progress());
+        let walk = self.walk(inbound, connection, &snapshot, &mut record, &mut sql_client);
+        let outcome = ended::unless_ended(&progress, walk).await;
         let mut response = match outcome {
             Ok(response) => response,
             Err(refusal) => {

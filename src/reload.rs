@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::plugin::TrialState;
-use crate::policy::{self, Diagnostics, Name, Policy};
+use crate::policy::{self, Diagnostics, Name, Policy, Severity};
 use crate::snapshot::{BuildError, Builder, Built, ReplaceError, Replacement, Snapshot, SnapshotStore};
 use crate::surroundings::ProcessSurroundings;
 use crate::telemetry::{Metrics, ResultLabel};
@@ -40,8 +40,8 @@ pub enum Reloaded {
 pub struct Attempt {
     /// When it ended.
     pub at: SystemTime,
-    /// The diagnostics of a policy that was rejected, or of plugin files that were held back;
-    /// `None` where all that was found is in force.
+    /// The diagnostics of a policy that was rejected, or of files that were held back; `None` where
+    /// all that was found is in force.
     pub error: Option<String>,
     /// Every file that the policy names, where it could be read: a repair may touch any of them.
     files: Option<Vec<PathBuf>>,
@@ -68,7 +68,7 @@ impl Reloader {
         builder: Builder,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, ReloadError> {
-        let (policy, files) = parse(path)?;
+        let Parsed { policy, files, .. } = parse(path, None)?;
         let mut snapshot = builder.build(policy, None).await?.snapshot;
         builder.watch(&mut snapshot, None).await;
         snapshot.start();
@@ -176,9 +176,11 @@ impl Reloader {
 
     async fn attempt(&self, attempt: &mut Attempt) -> Result<Reloaded, ReloadError> {
         let current = self.store.load();
-        let (policy, files) = parse(&self.path)?;
+        let Parsed { policy, files, mut held_back } = parse(&self.path, Some(current.policy()))?;
         attempt.files = Some(files);
-        let Built { snapshot: mut next, held_back } = self.builder.build(policy, Some(&current)).await?;
+        let Built { snapshot: mut next, held_back: plugins } =
+            self.builder.build(policy, Some(&current)).await?;
+        held_back.extend(plugins);
         self.builder.watch(&mut next, Some(&current)).await;
         if next.same_as(&current) {
             return if held_back.is_empty() {
@@ -239,14 +241,24 @@ impl Reloader {
     }
 }
 
-/// Reads the policy, and tells which files it names.
-fn parse(path: &Path) -> Result<(Policy, Vec<PathBuf>), ReloadError> {
-    let (policy, warnings) = Policy::parse(path, &ProcessSurroundings).map_err(ReloadError::Policy)?;
+/// A policy that was read.
+struct Parsed {
+    policy: Policy,
+    files: Vec<PathBuf>,
+    /// Certificates whose files cannot serve; those in force go on in it.
+    held_back: Diagnostics,
+}
+
+/// Reads the policy that is to follow `in_force`, and tells which files it names.
+fn parse(path: &Path, in_force: Option<&Policy>) -> Result<Parsed, ReloadError> {
+    let parsed = Policy::parse_after(in_force, path, &ProcessSurroundings);
+    let (policy, findings) = parsed.map_err(ReloadError::Policy)?;
+    let (held_back, warnings): (Vec<_>, Vec<_>) =
+        findings.into_iter().partition(|finding| finding.severity == Severity::HeldBack);
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    let files = files_of(&policy);
-    Ok((policy, files))
+    Ok(Parsed { files: files_of(&policy), policy, held_back: held_back.into() })
 }
 
 /// Every file whose change can change the policy.
@@ -266,7 +278,7 @@ fn warn_of_restart(current: &Snapshot, next: &Snapshot) {
         server.listen.iter().map(|listener| (listener.address.to_string(), listener.mode)).collect()
     };
     let is_moved = places(current) != places(next)
-        || (current.admin, current.reuse_port) != (next.admin, next.reuse_port);
+        || (&current.admin, current.reuse_port) != (&next.admin, next.reuse_port);
     if is_moved {
         tracing::warn!(
             listen = ?next.listen.iter().map(|listener| listener.address.to_string()).collect::<Vec<_>>(),

@@ -12,6 +12,7 @@ mod patience;
 pub mod proxy_protocol;
 pub mod reason;
 mod switch;
+mod taking;
 mod tls;
 mod transport;
 mod tunnel;

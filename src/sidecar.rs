@@ -38,7 +38,7 @@ pub struct Settings {
     /// settings of the policy's last.
     pub listen: Vec<ListenAddress>,
     /// Address of the admin listener, in place of the policy's.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<ListenAddress>,
     /// A directory of our own where compiled plugins are kept for the next start, if any.
     pub cache: Option<PathBuf>,
 }
@@ -86,7 +86,7 @@ pub struct Sidecar {
     /// TCP addresses of the gateway, as the system gave them.
     pub addresses: Vec<SocketAddr>,
     /// Address of the admin listener, as the system gave it.
-    pub admin_address: SocketAddr,
+    pub admin_address: ListenAddress,
     /// Reloads by hand.
     pub reloader: Arc<Reloader>,
     /// What an operator sees.
@@ -146,7 +146,8 @@ impl Sidecar {
             ListenAddress::Unix(_) => None,
         };
         let addresses = listeners.iter().filter_map(tcp).collect();
-        let (admin_listener, admin_address) = binder.admin(settings.admin.unwrap_or(server.admin))?;
+        let (admin_listener, admin_address) =
+            binder.admin(settings.admin.unwrap_or_else(|| server.admin.clone()))?;
         let paths = binder.finish()?;
         let terms = terms.follow(Arc::clone(reloader.store()), Arc::clone(&metrics));
 

@@ -186,6 +186,8 @@ pub struct Metrics {
     pub connections_turned_away: Family<ResultLabel, Counter>,
     /// When each certificate of the policy in force expires, seconds since 1970.
     pub certificate_expiry: Family<CertificateLabel, Gauge>,
+    /// 1 for each certificate whose files are held back.
+    pub certificate_held_back: Family<CertificateLabel, Gauge>,
     /// Requests under way.
     pub requests_in_flight: Gauge,
     /// Requests of the busiest tenants, where the policy wants them.
@@ -235,6 +237,7 @@ impl Metrics {
             connections: Gauge::default(),
             connections_turned_away: Family::default(),
             certificate_expiry: Family::default(),
+            certificate_held_back: Family::default(),
             requests_in_flight: Gauge::default(),
             tenants: Arc::new(TenantMetrics::new()),
             access_records_dropped: Counter::default(),
@@ -404,6 +407,11 @@ impl Metrics {
             "When a certificate of the policy expires, seconds since 1970",
             Unit::Seconds,
             self.certificate_expiry.clone(),
+        );
+        registry.register(
+            "certificate_held_back",
+            "1 where a certificate's files are held back and the one before them serves",
+            self.certificate_held_back.clone(),
         );
         registry.register("requests_in_flight", "Requests under way", self.requests_in_flight.clone());
         registry.register_collector(Box::new(Arc::clone(&self.tenants)));

@@ -1,12 +1,15 @@
-//! Requests under way: what each is doing and for how long, told to whoever asks while it lasts.
+//! Requests under way: what each is doing and for how long, told to whoever asks while it lasts, and
+//! ended where an operator wants it.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
+use futures_util::task::AtomicWaker;
 use http::{Method, Uri};
 use rustc_hash::FxBuildHasher;
 
@@ -39,6 +42,9 @@ pub struct Progress {
     phase: AtomicU8,
     received: AtomicU64,
     sent: AtomicU64,
+    is_ended: AtomicBool,
+    /// Whoever works on it: one task at a time.
+    worker: AtomicWaker,
 }
 
 /// Whose request it is, as far as that is known.
@@ -99,6 +105,12 @@ impl Underway {
         Place { underway: Arc::clone(self), key, progress }
     }
 
+    /// The request with this id, if it is under way.
+    pub fn find(&self, id: &str) -> Option<Arc<Progress>> {
+        let in_shard = |shard| self.shard(shard).values().find(|progress| progress.id == id).map(Arc::clone);
+        (0..SHARDS as u64).find_map(in_shard)
+    }
+
     /// Every request under way, the oldest first.
     pub fn list(&self) -> Vec<Arc<Progress>> {
         let mut all: Vec<Arc<Progress>> = Vec::new();
@@ -127,6 +139,8 @@ impl Progress {
             phase: AtomicU8::new(Phase::Resolving as u8),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            is_ended: AtomicBool::new(false),
+            worker: AtomicWaker::new(),
         }
     }
 
@@ -178,6 +192,18 @@ impl Progress {
     /// Counts bytes of its answer.
     pub fn send(&self, bytes: u64) {
         self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Has it end: whoever works on it lets go of it.
+    pub fn end(&self) {
+        self.is_ended.store(true, Ordering::Release);
+        self.worker.wake();
+    }
+
+    /// Ready when it is to end. Until then the task that asked last is woken for it.
+    pub fn poll_ended(&self, cx: &Context<'_>) -> Poll<()> {
+        self.worker.register(cx.waker());
+        if self.is_ended.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -245,6 +271,10 @@ mod tests {
         place.set_tenant("acme".parse().unwrap());
         let known = underway.list()[0].known();
         assert_eq!((known.route.as_deref(), known.tenant.unwrap().as_str()), (Some("app"), "acme"));
+        let mut noted = Context::from_waker(std::task::Waker::noop());
+        assert!(place.poll_ended(&mut noted).is_pending());
+        underway.find("1").unwrap().end();
+        assert!(place.poll_ended(&mut noted).is_ready() && underway.find("2").is_none());
         place.send(3);
         place.send(4);
         place.receive(1);

@@ -4,7 +4,9 @@
 //! replica alike: if each said so, a load balancer would take all of them out, and requests that
 //! need nothing of it would fail too.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -14,6 +16,7 @@ use super::answer::{document, text};
 use super::call::Call;
 use crate::body::Body;
 use crate::plugin::BreakerState;
+use crate::policy::Certificate;
 use crate::reload::Reloader;
 use crate::snapshot::Snapshot;
 
@@ -34,6 +37,7 @@ pub(super) async fn show(reloader: &Reloader, draining: bool, call: Call<'_>) ->
             last.error.map(|_| "the last reload was refused in whole or in part: see /policy".into()),
         ),
     ];
+    checks.extend(certificates(&snapshot));
     checks.extend(plugins(reloader, &snapshot));
     checks.extend(databases(&snapshot).await);
     let mut response = document(&json!({
@@ -51,6 +55,25 @@ fn brief(draining: bool) -> Response<Body> {
 
 fn status(draining: bool) -> StatusCode {
     if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
+}
+
+/// Each certificate once, however many listeners have it.
+fn certificates(snapshot: &Snapshot) -> Vec<Value> {
+    let listeners = snapshot.policy().server.listen.iter();
+    let certificates =
+        listeners.filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates);
+    let by_name: BTreeMap<_, _> = certificates.map(|one| (&*one.files().name, one)).collect();
+    let told = |(name, certificate): (&str, &Arc<Certificate>)| {
+        let trouble = if certificate.is_held_back() {
+            Some("its files are held back, and the one before them serves: see /policy".to_owned())
+        } else if !certificate.is_valid_at(SystemTime::now()) {
+            Some("it has expired, or is not valid yet".to_owned())
+        } else {
+            None
+        };
+        check(&format!("certificate {name}"), trouble)
+    };
+    by_name.into_iter().map(told).collect()
 }
 
 fn plugins(reloader: &Reloader, snapshot: &Snapshot) -> Vec<Value> {

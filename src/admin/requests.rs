@@ -1,4 +1,4 @@
-//! What is in flight, and for how long.
+//! What is in flight, for how long, and ending it.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -43,6 +43,22 @@ pub(super) async fn list(underway: &Underway, call: Call<'_>) -> Answer {
         Some("text") => Ok(text(StatusCode::OK, table(&found, count))),
         Some(other) => Err(refused(format!("`format` is `json` or `text`, got `{other}`"))),
     }
+}
+
+/// `DELETE /requests/{id}`.
+pub(super) async fn end(underway: &Underway, call: Call<'_>) -> Answer {
+    let id = &call.name;
+    let Some(progress) = underway.find(id) else {
+        let detail = format!("no request in flight has the id `{id}`; GET /requests lists them");
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    };
+    tracing::warn!(
+        request_id = id,
+        tenant = progress.known().tenant.as_ref().map(TenantId::as_str),
+        "an operator ends a request"
+    );
+    progress.end();
+    Ok(text(StatusCode::ACCEPTED, format!("ending {id}; it leaves /requests with its last byte\n")))
 }
 
 fn describe(progress: &Progress) -> Value {

@@ -1,7 +1,6 @@
 //! `innkeeper serve`: starts a sidecar, and drains it when told to stop.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,9 +25,9 @@ pub struct Args {
     /// with its TLS and all, and so on.
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<ListenAddress>,
-    /// Put the admin listener here instead of where the policy says.
+    /// Put the admin listener here instead of where the policy says; `unix:/path` is for the own user only.
     #[arg(long, value_name = "ADDRESS")]
-    admin: Option<SocketAddr>,
+    admin: Option<ListenAddress>,
     /// Keep compiled plugins here, a directory of our own, so that the next start need not compile
     /// them. Default: `innkeeper` in the user's cache directory, or what systemd gives the service.
     #[arg(long, env = "INNKEEPER_CACHE_DIR", value_name = "DIR")]

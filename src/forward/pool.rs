@@ -23,9 +23,12 @@ pub(super) struct Pool {
     connector: Connector,
     settings: Arc<policy::Upstream>,
     idle: Mutex<Idle>,
-    /// One for each request that may use a connection now.
+    /// One for each request that may be under way now.
     slots: Arc<Semaphore>,
     most: usize,
+    /// One for each connection that one request has to itself, where requests may share others: which
+    /// of both it is, the handshake tells.
+    unshared: Option<Arc<Semaphore>>,
     waiting: AtomicUsize,
     open: Arc<AtomicUsize>,
 }
@@ -49,21 +52,24 @@ pub(super) struct Lease {
     pool: Arc<Pool>,
     reused: bool,
     _slot: OwnedSemaphorePermit,
+    _unshared: Option<OwnedSemaphorePermit>,
     place: Option<OwnedSemaphorePermit>,
 }
 
 impl Pool {
     pub(super) fn new(connector: Connector, settings: Arc<policy::Upstream>) -> Arc<Self> {
         // Requests share an HTTP/2 connection: what limits them is the upstream's own limit.
-        let shared = settings.http2 || (connector.tls.is_some() && settings.tls.negotiates);
-        let most = if shared { settings.max_requests } else { settings.max_connections };
-        let most = most.min(Semaphore::MAX_PERMITS);
+        let negotiated = !settings.http2 && connector.tls.is_some() && settings.tls.negotiates;
+        let connections = settings.max_connections.min(Semaphore::MAX_PERMITS);
+        let requests = settings.max_requests.min(Semaphore::MAX_PERMITS);
+        let most = if settings.http2 || negotiated { requests } else { connections };
         Arc::new(Self {
             connector,
             settings,
             idle: Mutex::default(),
             slots: Arc::new(Semaphore::new(most)),
             most,
+            unshared: negotiated.then(|| Arc::new(Semaphore::new(connections))),
             waiting: AtomicUsize::new(0),
             open: Arc::default(),
         })
@@ -91,12 +97,16 @@ impl Pool {
 
     /// A kept connection if there is one and `fresh` does not forbid it, else a new one.
     pub(super) async fn lease(self: &Arc<Self>, fresh: bool) -> Result<Lease, ConnectError> {
-        let slot = self.slot().await?;
+        let slot = self.permit(&self.slots).await?;
+        let unshared = match &self.unshared {
+            Some(places) => Some(self.permit(places).await?),
+            None => None,
+        };
         if !fresh {
             while let Some(mut sender) = self.take() {
                 // Its last response is complete, so that it is ready as soon as its task has run.
                 if sender.ready().await.is_ok() {
-                    return Ok(self.lend(sender, true, slot));
+                    return Ok(self.lend(sender, true, slot, unshared));
                 }
             }
         }
@@ -108,21 +118,29 @@ impl Pool {
             // Of two that were made at once, the later one serves its one request.
             self.idle().http2.get_or_insert_with(|| sender.clone());
         }
-        Ok(self.lend(sender, false, slot))
+        Ok(self.lend(sender, false, slot, unshared))
     }
 
-    fn lend(self: &Arc<Self>, sender: Sender, reused: bool, slot: OwnedSemaphorePermit) -> Lease {
-        Lease { sender, pool: Arc::clone(self), reused, _slot: slot, place: None }
+    fn lend(
+        self: &Arc<Self>,
+        sender: Sender,
+        reused: bool,
+        slot: OwnedSemaphorePermit,
+        unshared: Option<OwnedSemaphorePermit>,
+    ) -> Lease {
+        // The others that wait for a connection can share this one.
+        let unshared = unshared.filter(|_| matches!(sender, Sender::Http1(_)));
+        Lease { sender, pool: Arc::clone(self), reused, _slot: slot, _unshared: unshared, place: None }
     }
 
-    async fn slot(&self) -> Result<OwnedSemaphorePermit, ConnectError> {
-        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-            return Ok(slot);
+    async fn permit(&self, permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ConnectError> {
+        if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+            return Ok(permit);
         }
         let _waiting = Waiting::among(&self.waiting, self.settings.max_pending)?;
-        let freed = Arc::clone(&self.slots).acquire_owned();
+        let freed = Arc::clone(permits).acquire_owned();
         match tokio::time::timeout(self.settings.connect_timeout, freed).await {
-            Ok(slot) => Ok(slot.expect("nobody closes the slots")),
+            Ok(permit) => Ok(permit.expect("nobody closes the permits")),
             Err(_) => Err(ConnectError::Busy("none came free in time")),
         }
     }

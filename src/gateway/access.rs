@@ -2,6 +2,7 @@
 //! whatever became of it.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -10,7 +11,7 @@ use super::access_line::Finished;
 use super::access_log::AccessLog;
 use super::spans::Traced;
 use crate::address::Peer;
-use crate::body::{Body, BodyEnd, BodyOutcome, Observer};
+use crate::body::{Body, BodyEnd, BodyError, BodyOutcome, Observer};
 use crate::error::{Code, Refusal};
 use crate::fairness::Pass;
 use crate::forward::Errand;
@@ -283,6 +284,10 @@ struct Answering {
 impl Observer for Answering {
     fn passed(&mut self, bytes: u64) {
         self.record.place.send(bytes);
+    }
+
+    fn poll_break_off(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        self.record.place.poll_ended(cx).map(|()| BodyError::AnswerBroken(Code::RequestEnded.as_str()))
     }
 
     fn ended(self: Box<Self>, end: BodyEnd) {

@@ -17,6 +17,9 @@ pub enum Severity {
     Error,
     /// The policy can be used, but hardly as meant.
     Warning,
+    /// A file cannot be used, and what it held before goes on.
+    #[serde(rename = "held back")]
+    HeldBack,
 }
 
 impl fmt::Display for Severity {
@@ -24,6 +27,7 @@ impl fmt::Display for Severity {
         f.write_str(match self {
             Self::Error => "error",
             Self::Warning => "warning",
+            Self::HeldBack => "held back",
         })
     }
 }
@@ -191,7 +195,7 @@ impl Diagnostic {
             false => text.to_owned(),
         };
         let severity = match self.severity {
-            Severity::Error => RED,
+            Severity::Error | Severity::HeldBack => RED,
             Severity::Warning => YELLOW,
         };
         let widest = self.related.iter().map(|related| related.at.line).max().unwrap_or(0).max(self.at.line);
@@ -294,6 +298,25 @@ impl Report {
     /// Adds a warning.
     pub(crate) fn warning(&mut self, place: Place, message: impl Into<String>) -> &mut Finding {
         self.add(Severity::Warning, place, message.into())
+    }
+
+    /// Takes what was found apart.
+    pub(crate) fn take(&mut self, found: Self) {
+        self.count += found.count;
+        self.errors += found.errors;
+        self.secrets.extend(found.secrets);
+        let room = MAX_FINDINGS.saturating_sub(self.findings.len());
+        self.findings.extend(found.findings.into_iter().take(room));
+    }
+
+    /// Takes what was found apart, of files that are held back: it is no error of the policy.
+    pub(crate) fn take_held_back(&mut self, mut found: Self, help: &str) {
+        found.errors = 0;
+        for finding in &mut found.findings {
+            finding.severity = Severity::HeldBack;
+            finding.help(help);
+        }
+        self.take(found);
     }
 
     /// A finding that nobody sees, about what was reported before.

@@ -36,6 +36,20 @@ impl Policy {
         main: &Path,
         surroundings: &dyn Surroundings,
     ) -> Result<(Self, Vec<Diagnostic>), Diagnostics> {
+        Self::parse_after(None, main, surroundings)
+    }
+
+    /// The same with a policy in force: a certificate of it goes on where its files are named still
+    /// and what they hold now is no better. Among the warnings is then what was
+    /// [held back](super::Severity::HeldBack).
+    ///
+    /// # Errors
+    /// As [`Policy::parse`].
+    pub fn parse_after(
+        in_force: Option<&Self>,
+        main: &Path,
+        surroundings: &dyn Surroundings,
+    ) -> Result<(Self, Vec<Diagnostic>), Diagnostics> {
         let variable = |name: &str| surroundings.variable(name);
         let mut loader = Loader {
             surroundings,
@@ -44,7 +58,7 @@ impl Policy {
             interpolator: Interpolator { variable: &variable, asked: BTreeMap::new() },
             readable: true,
         };
-        let policy = loader.load(main);
+        let policy = loader.load(main, in_force);
         let diagnostics = loader.report.finish(&loader.sources);
         match policy {
             Some(policy) if !diagnostics.has_errors() => Ok((policy, diagnostics.into_iter().collect())),
@@ -80,7 +94,7 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn load(&mut self, main: &Path) -> Option<Policy> {
+    fn load(&mut self, main: &Path, in_force: Option<&Policy>) -> Option<Policy> {
         let mut whole = Whole::default();
         self.add_file(main, None, &mut vec![], &mut whole);
         let tenants = whole.tenants.take();
@@ -90,7 +104,7 @@ impl Loader<'_> {
         if !self.readable {
             return None;
         }
-        let attached = self.attached(&whole);
+        let attached = self.attached(&whole, in_force);
         let (sources, report) = (&self.sources, &mut self.report);
         let resolved = resolve::resolve(&whole, tenants.as_ref(), entries, sources, &attached, report)?;
         let files = self.sources.iter().map(|source| &source.path).chain(attached.paths());
@@ -231,8 +245,8 @@ impl Loader<'_> {
     }
 
     /// What the policy names besides its own text.
-    fn attached(&self, whole: &Whole) -> Attached {
-        let mut attached = Attached::default();
+    fn attached(&self, whole: &Whole, in_force: Option<&Policy>) -> Attached {
+        let mut attached = Attached::beside(in_force);
         let listeners = whole.server.iter().filter_map(|server| server.listen.as_ref());
         let asserted = whole.server.iter().filter_map(|server| server.assertion_key.as_ref());
         let keys = whole.keys.0.iter().filter_map(|(_, keys)| keys.as_ref());

@@ -72,7 +72,9 @@ pub use route::{
 pub use secret::Secret;
 pub use server::{Limits, Server, Timeouts};
 pub use sql::{SqlEndpoint, StatementKind};
-pub use tls::{Certificate, CertificateError, ClientAuthority, NoAuthority, Tls, TlsVersion};
+pub use tls::{
+    Certificate, CertificateError, CertificateFiles, ClientAuthority, NoAuthority, Tls, TlsVersion,
+};
 pub use tracing::Tracing;
 pub use upstream::{Balance, Ejection, Endpoint, Health, Identity, Retries, RetryOn, Upstream, UpstreamTls};
 

@@ -1,20 +1,19 @@
 //! Listeners, limits and timeouts.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 
 use super::{AccessLog, Listener, Secret, Tracing};
-use crate::address::PeerRange;
+use crate::address::{ListenAddress, PeerRange};
 
 /// How the process faces its clients and its operator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     /// Where the gateway listens; never empty.
     pub listen: Vec<Listener>,
-    /// Address of the admin listener. A change needs a restart.
-    pub admin: SocketAddr,
+    /// Where the admin listener is. A change needs a restart.
+    pub admin: ListenAddress,
     /// Names that the admin listener answers to, in lower case, beside addresses and `localhost`.
     pub admin_hosts: Vec<String>,
     /// Whether a successor may bind the same addresses beside us. A change needs a restart.
@@ -50,8 +49,9 @@ pub struct Limits {
     pub body_bytes: u64,
     /// Body that a query route reads into memory, bytes. Default 1 MiB.
     pub query_body_bytes: usize,
-    /// What a client's body must bring on average while we wait for it, bytes per second, once it
-    /// has kept us waiting for `body_idle`. Zero for no such limit. Default 128.
+    /// What a client must send of a body, or take of its responses, on average while we wait for it,
+    /// bytes per second, once it has kept us waiting for `body_idle`. Zero for no such limit.
+    /// Default 128.
     pub min_body_rate: u64,
     /// Open client connections. Default 10,000.
     pub connections: usize,
@@ -82,7 +82,7 @@ pub struct Timeouts {
     /// From a connection's first byte (or the previous response) to the end of a header section.
     /// Default 10 s.
     pub header_read: Duration,
-    /// Between two pieces of a request body. Default 30 s.
+    /// Between two pieces of a request's body, or of a response that a client takes. Default 30 s.
     pub body_idle: Duration,
     /// A connection with no request. Default 75 s.
     pub keep_alive: Duration,

@@ -1,6 +1,7 @@
 //! TLS as a policy has it: certificates that fit their keys, and who must vouch for clients.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -55,7 +56,19 @@ pub struct Certificate {
     names: Arc<ServerNames>,
     begins: SystemTime,
     expires: SystemTime,
-    file: Arc<str>,
+    files: Arc<CertificateFiles>,
+    held_back: bool,
+}
+
+/// Where a certificate and its key come from.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The file of the certificate, as the policy writes it: its name in logs and metrics.
+    pub name: Arc<str>,
+    /// The same, as a path.
+    pub certificate: PathBuf,
+    /// The file of the key.
+    pub key: PathBuf,
 }
 
 /// What is wrong with a pair of files, and in which of them.
@@ -79,11 +92,11 @@ pub enum CertificateError {
 }
 
 impl Certificate {
-    /// Reads both files' texts. `file` names the certificate in logs and metrics.
+    /// Reads both files' texts.
     ///
     /// # Errors
     /// What is wrong, and with which of the two.
-    pub fn read(certificate: &str, key: &str, file: Arc<str>) -> Result<Self, CertificateError> {
+    pub fn read(certificate: &str, key: &str, files: CertificateFiles) -> Result<Self, CertificateError> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
         let chain = chain.map_err(|_| CertificateError::NoCertificate)?;
         let own = chain.first().ok_or(CertificateError::NoCertificate)?.clone();
@@ -97,7 +110,7 @@ impl Certificate {
             _ => CertificateError::UnusableKey,
         })?;
         let (begins, expires) = (time(begins.timestamp()), time(expires.timestamp()));
-        Ok(Self { key: Arc::new(key), names, begins, expires, file })
+        Ok(Self { key: Arc::new(key), names, begins, expires, files: Arc::new(files), held_back: false })
     }
 
     /// What rustls presents to a client.
@@ -120,9 +133,24 @@ impl Certificate {
         self.expires
     }
 
-    /// Its file, as the policy writes it.
-    pub fn file(&self) -> &Arc<str> {
-        &self.file
+    /// Whether clients whose clock says `now` take it for valid.
+    pub fn is_valid_at(&self, now: SystemTime) -> bool {
+        self.begins <= now && now <= self.expires
+    }
+
+    /// Its files.
+    pub fn files(&self) -> &CertificateFiles {
+        &self.files
+    }
+
+    /// Whether its files have changed since, and what they hold now cannot take its place.
+    pub fn is_held_back(&self) -> bool {
+        self.held_back
+    }
+
+    /// This certificate, in place of what its files hold now.
+    pub(super) fn standing_in(&self) -> Self {
+        Self { held_back: true, ..self.clone() }
     }
 }
 
@@ -134,14 +162,14 @@ fn time(seconds: i64) -> SystemTime {
 impl PartialEq for Certificate {
     fn eq(&self, other: &Self) -> bool {
         // One key fits a certificate, so that the key need not be compared.
-        self.key.cert == other.key.cert && self.file == other.file
+        self.key.cert == other.key.cert && self.files == other.files
     }
 }
 
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate")
-            .field("file", &self.file)
+            .field("files", &self.files)
             .field("names", &self.names)
             .finish_non_exhaustive()
     }
@@ -218,7 +246,12 @@ mod tests {
     }
 
     fn read(certificate: &str, key: &str) -> Result<Arc<Certificate>, CertificateError> {
-        Certificate::read(certificate, key, "cert.pem".into()).map(Arc::new)
+        let files = CertificateFiles {
+            name: "cert.pem".into(),
+            certificate: "cert.pem".into(),
+            key: "key.pem".into(),
+        };
+        Certificate::read(certificate, key, files).map(Arc::new)
     }
 
     #[test]

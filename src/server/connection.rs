@@ -11,7 +11,7 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
@@ -21,6 +21,7 @@ use super::framing::HeadLimits;
 use super::greeting;
 use super::lent::Home;
 use super::listener::{Accepted, Terms};
+use super::taking::{Least, Streams};
 use super::transport::Transport;
 use super::wire::{Protocol, Wire};
 use crate::handler::{Connection, Handler};
@@ -106,7 +107,8 @@ async fn serve<H: Handler>(
     let limits = &shared.settings.limits;
     let fields = limits.header_count.min(MOST_FIELDS);
     let head = HeadLimits { bytes: limits.header_bytes, fields };
-    let mut wire = Wire::new(transport, Arc::clone(&flow), head, shared.settings.timeouts.clone());
+    let (timeouts, least) = (shared.settings.timeouts.clone(), Least::of(&shared.settings));
+    let mut wire = Wire::new(transport, Arc::clone(&flow), head, timeouts, least);
     // Until its first byte a connection is idle, and idle connections end with the server.
     let protocol = tokio::select! {
         biased;
@@ -125,9 +127,12 @@ async fn serve<H: Handler>(
         tunnel: Mutex::default(),
     });
     let answering = Arc::clone(&exchange);
+    let streams = (protocol == Protocol::Http2).then(|| Streams::new(least));
+    let begun = streams.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let exchange = Arc::clone(&answering);
-        async move { Ok::<_, Infallible>(exchange.answer(request).await) }
+        let delivery = begun.as_ref().map(Streams::begin);
+        async move { Ok::<_, Infallible>(exchange.answer(request, delivery).await) }
     });
     match protocol {
         Protocol::Http1 => {
@@ -164,7 +169,8 @@ async fn serve<H: Handler>(
             }
         }
         Protocol::Http2 => {
-            let connection = http2::Builder::new(TokioExecutor::new())
+            let streams = streams.expect("HTTP/2 has streams");
+            let connection = http2::Builder::new(streams)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(HTTP2_STREAMS)
                 .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS)

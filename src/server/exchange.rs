@@ -22,6 +22,7 @@ use super::framing::{Framing, Head};
 use super::patience::Patience;
 use super::reason::{BrokenFraming, Reason};
 use super::switch::{self, Asking};
+use super::taking::Delivery;
 use super::tunnel::Tunnel;
 use super::wire::Protocol;
 use crate::body::{Body, BodyError};
@@ -44,7 +45,11 @@ pub(super) struct Exchange<H> {
 
 impl<H: Handler> Exchange<H> {
     /// Answers one request. It cannot fail, and it does not panic.
-    pub(super) async fn answer(&self, mut request: Request<Incoming>) -> Response<Answer> {
+    pub(super) async fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        delivery: Option<Arc<Delivery>>,
+    ) -> Response<Answer> {
         let head = match self.protocol {
             Protocol::Http1 => Some(self.flow.pop().unwrap_or(Err(Reason::Disagreement))),
             Protocol::Http2 => {
@@ -96,17 +101,17 @@ impl<H: Handler> Exchange<H> {
             self.flow.decide(if switches { Decision::Switch } else { Decision::Stay });
         }
         match switched {
-            Ok(None) => response.map(|body| Answer { body, _in_flight: Some(in_flight) }),
+            Ok(None) => response.map(|body| Answer { body, delivery, _in_flight: Some(in_flight) }),
             Ok(Some((client, far_end))) => {
                 let (head, answer) = response.into_parts();
                 let idle = self.settings.timeouts.tunnel_idle;
                 let metrics = Arc::clone(&self.flow.metrics);
                 self.begin(Tunnel { client, far_end, answer, in_flight, idle, metrics });
-                Response::from_parts(head, Answer { body: Body::empty(), _in_flight: None })
+                Response::from_parts(head, Answer { body: Body::empty(), delivery: None, _in_flight: None })
             }
             Err(refusal) => {
                 let response = self.handler.refuse(&refusal);
-                response.map(|body| Answer { body, _in_flight: Some(in_flight) })
+                response.map(|body| Answer { body, delivery, _in_flight: Some(in_flight) })
             }
         }
     }
@@ -259,6 +264,7 @@ fn broken(error: &hyper::Error) -> BodyError {
 /// A response's body, which keeps its request in flight.
 pub(super) struct Answer {
     body: Body,
+    delivery: Option<Arc<Delivery>>,
     _in_flight: Option<InFlight>,
 }
 
@@ -270,7 +276,14 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if self.delivery.as_ref().is_some_and(|delivery| !delivery.is_taken()) {
+            return Poll::Ready(Some(Err(BodyError::ClientGone("it reads too slowly".to_owned()))));
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let (Some(delivery), Poll::Ready(Some(Ok(frame)))) = (&self.delivery, &polled) {
+            delivery.hand(frame.data_ref().map_or(0, |data| data.len() as u64));
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

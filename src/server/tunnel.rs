@@ -50,6 +50,7 @@ impl Tunnel {
                 }
             }
             () = traffic.ceases(idle) => {}
+            () = std::future::poll_fn(|cx| account.answer.poll_break_off(cx)) => {}
         }
     }
 }

@@ -16,6 +16,7 @@ use super::flow::{Decision, Flow};
 use super::framing::{HeadLimits, RequestLine, Scanner, Step};
 use super::patience::Patience;
 use super::reason::{BrokenFraming, Reason};
+use super::taking::{Least, Taking};
 use crate::policy::Timeouts;
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113, section 3.4).
@@ -59,6 +60,8 @@ pub(super) struct Wire<S> {
     state: State,
     reading: Patience,
     writing: Patience,
+    taking: Taking,
+    least: Least,
 }
 
 enum State {
@@ -76,7 +79,13 @@ enum State {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(super) fn new(stream: S, flow: Arc<Flow>, limits: HeadLimits, timeouts: Timeouts) -> Self {
+    pub(super) fn new(
+        stream: S,
+        flow: Arc<Flow>,
+        limits: HeadLimits,
+        timeouts: Timeouts,
+        least: Least,
+    ) -> Self {
         Self {
             stream,
             flow,
@@ -90,6 +99,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             state: State::Open,
             reading: Patience::new(),
             writing: Patience::new(),
+            taking: Taking::default(),
+            least,
         }
     }
 
@@ -407,19 +418,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Ends a write that the client has kept waiting for too long.
-    fn guard<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// Ends a write that the client has kept waiting for too long, or too often for the little that
+    /// it takes.
+    fn guard(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let too_slow = || io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly");
         match polled {
             // A tunnel has a clock of its own, for both directions.
             Poll::Pending if self.is_tunnel => Poll::Pending,
             Poll::Pending => {
                 ready!(self.writing.poll_over(cx, self.timeouts.body_idle));
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")))
+                Poll::Ready(Err(too_slow()))
             }
-            done @ Poll::Ready(_) => {
-                self.writing.calm();
-                done
+            Poll::Ready(Ok(sent)) => {
+                let goes_on = self.taking.goes_on(self.writing.end(), sent as u64, self.least);
+                Poll::Ready(if goes_on { Ok(sent) } else { Err(too_slow()) })
             }
+            failed @ Poll::Ready(Err(_)) => failed,
         }
     }
 }

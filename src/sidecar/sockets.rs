@@ -11,12 +11,17 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::StartError;
 use crate::address::ListenAddress;
+use crate::admin::AdminListener;
 use crate::policy;
 use crate::server::{Listener, Successor};
 
 /// Connections that the kernel holds for us while we are busy. It cuts this to its own limit
 /// (`net.core.somaxconn`).
 const BACKLOG: u32 = 1024;
+
+/// Who may connect to the admin listener's Unix socket: only who runs this process, as it has no
+/// password.
+const ADMIN_MODE: u32 = 0o600;
 
 /// Listening sockets that were given to this process (`LISTEN_FDS`, as systemd does it).
 #[derive(Debug, Default)]
@@ -90,10 +95,20 @@ impl Binder {
     }
 
     /// The admin listener, and its address as the system gave it.
-    pub(super) fn admin(&mut self, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-        let bound = self.tcp(address).and_then(|(socket, _)| Ok((socket.local_addr()?, socket)));
-        let (bound, socket) = bound.map_err(|error| StartError::Bind { address: address.into(), error })?;
-        Ok((socket, bound))
+    pub(super) fn admin(
+        &mut self,
+        address: ListenAddress,
+    ) -> Result<(AdminListener, ListenAddress), StartError> {
+        let bound = match &address {
+            ListenAddress::Tcp(tcp) => self.tcp(*tcp).and_then(|(socket, _)| {
+                let bound = socket.local_addr()?.into();
+                Ok((AdminListener::Tcp(socket), bound))
+            }),
+            ListenAddress::Unix(path) => {
+                self.unix(path, ADMIN_MODE).map(|(socket, _)| (AdminListener::Unix(socket), address.clone()))
+            }
+        };
+        bound.map_err(|error| StartError::Bind { address, error })
     }
 
     /// What is to be removed at the end. A socket that was given and that nothing listens on would

@@ -51,18 +51,20 @@ impl Terms {
                 handle.set(policy);
             }
         }
-        tell_expiry(listen, metrics);
+        tell_certificates(listen, metrics);
     }
 }
 
-fn tell_expiry(listen: &[policy::Listener], metrics: &Metrics) {
+fn tell_certificates(listen: &[policy::Listener], metrics: &Metrics) {
     metrics.certificate_expiry.clear();
+    metrics.certificate_held_back.clear();
     for certificate in
         listen.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates)
     {
         let seconds =
             certificate.expires().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let label = CertificateLabel { certificate: Arc::clone(certificate.file()) };
+        let label = CertificateLabel { certificate: Arc::clone(&certificate.files().name) };
+        metrics.certificate_held_back.get_or_create(&label).set(certificate.is_held_back().into());
         metrics.certificate_expiry.get_or_create(&label).set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 }

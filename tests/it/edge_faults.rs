@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::channel::Channel;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use innkeeper::body::{Body, BodyError};
 use innkeeper::server::ServerSettings;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -82,6 +83,72 @@ async fn a_client_that_does_not_read_is_not_waited_for() {
     until(|| edge.metrics.connections.get() == 1).await;
     until(|| edge.metrics.connections.get() == 0).await;
     assert_eq!(edge.metrics.requests_in_flight.get(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_little_now_and_then_is_not_waited_for() {
+    let upstream_ = RawUpstream::start(|mut exchange| async move {
+        exchange.request().await;
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
+        while exchange.stream.write_all(&[0; 1 << 16]).await.is_ok() {}
+    })
+    .await;
+    let mut settings = ServerSettings::default();
+    // No single wait is as long as that.
+    settings.timeouts.body_idle = Duration::from_secs(2);
+    settings.limits.min_body_rate = 1 << 30;
+    let edge = Edge::forwarding_with(settings, upstream(&[upstream_.address])).await;
+    let mut client = RawClient::connect(edge.address).await;
+    client.send(GET).await;
+    until(|| edge.metrics.connections.get() == 1).await;
+    let reading = async {
+        let mut some = vec![0; 256 << 10];
+        while client.stream.read(&mut some).await.is_ok_and(|read| read > 0) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reading).await.expect("it is cut off");
+    until(|| edge.metrics.requests_in_flight.get() == 0).await;
+}
+
+#[tokio::test]
+async fn a_stream_whose_answer_is_not_taken_is_reset_and_its_connection_goes_on() {
+    let mut settings = ServerSettings::default();
+    settings.timeouts.body_idle = Duration::from_millis(100);
+    let edge = Edge::start_with(settings, |inbound, _| async move {
+        let (mut sender, body) = Channel::<Bytes, BodyError>::new(1);
+        let is_slow = inbound.request.uri().path() == "/quiet";
+        tokio::spawn(async move {
+            // A backend that has nothing to say is nobody's slowness.
+            for _ in 0..3 {
+                if is_slow {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+                let size = if is_slow { 10 } else { 64 << 10 };
+                if sender.send_data(Bytes::from(vec![b'x'; size])).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Body::stream(body)))
+    })
+    .await;
+    let stream = TcpStream::connect(edge.address).await.unwrap();
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(1000)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let ask =
+        |path: &str| Request::get(format!("http://app.example{path}")).body(Empty::<Bytes>::new()).unwrap();
+    let untaken = sender.send_request(ask("/")).await.unwrap();
+    until(|| edge.metrics.requests_in_flight.get() == 0).await;
+    let ended = untaken.into_body().collect().await;
+    assert!(ended.is_err(), "it was reset");
+
+    let quiet = sender.send_request(ask("/quiet")).await.unwrap();
+    assert_eq!(quiet.into_body().collect().await.unwrap().to_bytes().len(), 30);
 }
 
 #[tokio::test]

@@ -154,6 +154,60 @@ async fn a_broken_replacement_is_kept_out_and_told() {
 }
 
 #[tokio::test]
+async fn a_broken_replacement_keeps_nothing_else_from_changing() {
+    let scene = Scene::start(PAIR, |harness, _| harness).await;
+    let error = || scene.gateway.sidecar.reloader.last_attempt().error;
+    let metrics = || scene.gateway.sidecar.metrics.expose();
+    let held_back = |count: u32| {
+        let line = format!("innkeeper_certificate_held_back{{certificate=\"cert.pem\"}} {count}\n");
+        until(move || metrics().contains(&line))
+    };
+    held_back(0).await;
+    scene.gateway.replace_file("key.pem", "half of a ke");
+    held_back(1).await;
+
+    // Another route comes into force meanwhile, and the listener goes on as it was.
+    let text = policy(&scene.backend, PAIR).replace("name: all", "name: renamed");
+    scene.gateway.write_policy(&text);
+    let route = || scene.gateway.sidecar.reloader.store().load().policy().routes[0].name.to_string();
+    until(|| route() == "renamed").await;
+    assert!(scene.get("app.example.com").await.unwrap().starts_with("HTTP/1.1 200"));
+    let told = error().unwrap();
+    assert!(told.starts_with("held back: cannot use `key.pem`") && told.contains("goes on until"), "{told}");
+    let checks = scene.gateway.admin("/readyz?verbose").send().await.json();
+    let of_certificate = |check: &&serde_json::Value| check["check"] == "certificate cert.pem";
+    let check = checks["checks"].as_array().unwrap().iter().find(of_certificate).unwrap().clone();
+    assert_eq!((&check["ok"], checks["ready"].as_bool()), (&serde_json::json!(false), Some(true)), "{check}");
+
+    // A file that is gone is no better; and a listener that names other files has none to go on with.
+    std::fs::remove_file(scene.gateway.path_of("key.pem")).unwrap();
+    until(|| error().is_some_and(|error| error.contains("there is no such file"))).await;
+    scene.gateway.write_policy(&text.replace("key: key.pem", "key: other.pem"));
+    until(|| error().is_some_and(|error| error.contains("error: cannot read `other.pem`"))).await;
+    scene.gateway.write_policy(&text);
+
+    scene.replace(&scene.authority.server(&["app.example.com", "new.example.com"]));
+    held_back(0).await;
+    until(|| error().is_none()).await;
+    assert!(scene.get("new.example.com").await.unwrap().starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_certificate_that_clients_refuse_takes_the_place_of_none_that_they_accept() {
+    let scene = Scene::start(PAIR, |harness, _| harness).await;
+    let error = || scene.gateway.sidecar.reloader.last_attempt().error;
+    scene.replace(&scene.authority.expired("app.example.com"));
+    until(|| error().is_some_and(|error| error.contains("held back: `cert.pem` expired at 2020-01-02")))
+        .await;
+    assert!(scene.get("app.example.com").await.unwrap().starts_with("HTTP/1.1 200"));
+
+    // Where there is nothing better, it is served: whoever knows it may go on.
+    let (backend, old) = (Backend::start().await, scene.authority.expired("app.example.com"));
+    let harness = Harness::new().file("cert.pem", &old.certificate).file("key.pem", &old.key);
+    assert!(harness.policy(&policy(&backend, PAIR)).try_start().await.is_ok());
+}
+
+#[tokio::test]
 async fn mistakes_are_found_where_they_are_written() {
     let (backend, authority) = (Backend::start().await, Authority::new("test"));
     let pair = authority.server(&["app.example.com"]);

@@ -36,6 +36,7 @@ mod listen_proxy;
 mod listen_restart;
 mod listen_tls;
 mod operations;
+mod operations_end;
 mod operations_live;
 mod operations_traces;
 mod overrides;

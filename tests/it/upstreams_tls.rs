@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -18,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use super::policy::Desk;
 use super::support::gateway::{Harness, TestGateway};
@@ -111,6 +115,62 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
     };
     let connection = auto::Builder::new(TokioExecutor::new());
     let _ = connection.serve_connection(TokioIo::new(stream), service_fn(say)).await;
+}
+
+#[tokio::test]
+async fn a_backend_that_chooses_http1_gets_no_more_connections_than_it_may_have() {
+    let authority = Authority::new();
+    let pair = authority.server();
+    let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let mut configuration = builder.with_single_cert(chain, key).unwrap();
+    configuration.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(configuration));
+    let released = CancellationToken::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (release, connections) = (released.clone(), Arc::new(AtomicUsize::new(0)));
+    let counter = Arc::clone(&connections);
+    let accepting = tokio::spawn(async move {
+        loop {
+            let stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            counter.fetch_add(1, Ordering::SeqCst);
+            let released = released.clone();
+            let hold = service_fn(move |_: Request<Incoming>| {
+                let released = released.clone();
+                async move {
+                    released.cancelled().await;
+                    Ok::<_, std::convert::Infallible>(Response::new("late".to_owned()))
+                }
+            });
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), hold),
+            );
+        }
+    });
+    let settings = "    tls: { ca: ca.pem, server_name: app.internal }\n    max_connections: 2\n    connect_timeout: 1m\n    max_pending: 1\n";
+    let gateway = Harness::new()
+        .file("ca.pem", authority.0.pem())
+        .policy(&policy(&format!("https://{address}"), settings))
+        .start()
+        .await;
+    let requests: FuturesUnordered<_> = (0..6).map(|_| gateway.get("/").send()).collect();
+    let statuses: Vec<u16> = requests
+        .enumerate()
+        .map(|(index, reply)| {
+            // The refusals come first, as the backend answers nobody before.
+            if index == 2 {
+                release.cancel();
+            }
+            reply.status()
+        })
+        .collect()
+        .await;
+    assert_eq!(statuses, [503, 503, 503, 200, 200, 200]);
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+    accepting.abort();
 }
 
 fn policy(endpoint: &str, settings: &str) -> String {

@@ -8,6 +8,7 @@ use super::cluster::PrivatePostgres;
 use super::files::{Files, Surroundings};
 use super::legacy::Legacy;
 use super::seed::{DATABASE, LOGIN, seed};
+use crate::address::ListenAddress;
 use crate::sidecar::{Logs, Settings, Sidecar};
 
 /// The demo, running. All of it ends when this is dropped.
@@ -15,7 +16,7 @@ pub(super) struct Stage {
     /// The gateway's address.
     pub(super) gateway: SocketAddr,
     /// The admin listener's address.
-    pub(super) admin: SocketAddr,
+    pub(super) admin: ListenAddress,
     /// Its policy and plugin.
     pub(super) files: Files,
     /// The old application.
@@ -67,7 +68,7 @@ impl Stage {
         let settings = Settings { policy: files.policy(), listen: Vec::new(), admin: None, cache: None };
         let sidecar = Sidecar::start(settings, access_log).await?;
         let gateway = *sidecar.addresses.first().expect("the demo's policy has one listener");
-        let admin = sidecar.admin_address;
+        let admin = sidecar.admin_address.clone();
         Ok(Self { gateway, admin, files, legacy, postgres, sidecar, _temporary: temporary })
     }
 

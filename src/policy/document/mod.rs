@@ -19,12 +19,11 @@ mod tracing;
 mod upgrade;
 mod upstream;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::decode::{Located, Named, OneOrMany, record};
 use super::leaf::{DurationOrZero, SharedKey, Size, Version};
-use crate::address::PeerRange;
+use crate::address::{ListenAddress, PeerRange};
 
 pub(crate) use access_log::{LogRule, LogSample};
 pub(crate) use assertion::{Assertion, AssertionKey};
@@ -82,8 +81,9 @@ record! {
     /// Where the gateway listens: an address, or one with its settings, or a list of them. Default
     /// `127.0.0.1:8080`.
     listen: Option<OneOrMany<Listener>>,
-    /// Address of the admin listener. Default `127.0.0.1:9901`.
-    admin: Option<Located<SocketAddr>>,
+    /// Where the admin listener is: an address, or `unix:/run/innkeeper/admin.sock`, which only the
+    /// process's own user may open. Default `127.0.0.1:9901`.
+    admin: Option<Located<ListenAddress>>,
     /// Names that the admin listener answers to, such as a service's in a cluster, beside addresses
     /// and `localhost`.
     admin_hosts: Option<OneOrMany<Located<String>>>,
@@ -126,8 +126,9 @@ record! {
     body_bytes: Option<Located<Size>>,
     /// Body that a query route reads. Default 1MiB.
     query_body_bytes: Option<Located<Size>>,
-    /// What a request body must bring each second on average, once its client has kept us waiting
-    /// for `body_idle` in all; 0 for no such limit. Default 128B.
+    /// What a client must move each second on average, once it has kept us waiting for `body_idle`
+    /// in all: of its request's body, and of what it takes of its responses; 0 for no such limit.
+    /// Default 128B.
     min_body_rate: Option<Located<Size>>,
     /// Open client connections. Default 10000.
     connections: Option<Located<u32>>,
@@ -142,7 +143,8 @@ record! {
     handshake: Option<Located<Duration>>,
     /// Until a request's header section is complete. Default 10s.
     header_read: Option<Located<Duration>>,
-    /// Between two pieces of a request body. Default 30s.
+    /// Between two pieces of a request's body that a client sends, or of a response that it takes.
+    /// Default 30s.
     body_idle: Option<Located<Duration>>,
     /// A connection without a request. Default 75s.
     keep_alive: Option<Located<Duration>>,

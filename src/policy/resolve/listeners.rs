@@ -1,6 +1,5 @@
 //! Listeners: their addresses, the certificates that they present, and whom they believe.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +8,9 @@ use crate::address::ListenAddress;
 use crate::policy::attached::Attached;
 use crate::policy::decode::{Located, OneOrMany};
 use crate::policy::diagnostic::Report;
-use crate::policy::{Certificate, CertificateError, ClientAuthority, Listener, Tls, document};
+use crate::policy::{
+    Certificate, CertificateError, CertificateFiles, ClientAuthority, Listener, Tls, document,
+};
 
 /// A certificate that expires within this is worth a word; those who renew by machine do so weeks
 /// before.
@@ -18,7 +19,7 @@ const SOON: Duration = Duration::from_hours(7 * 24);
 /// Every listener; one at the default address where none is written.
 pub(super) fn listeners(
     written: Option<&OneOrMany<document::Listener>>,
-    admin: Option<&Located<SocketAddr>>,
+    admin: Option<&Located<ListenAddress>>,
     attached: &Attached,
     report: &mut Report,
 ) -> Vec<Listener> {
@@ -26,7 +27,7 @@ pub(super) fn listeners(
     for document::Listener(one) in written.iter().flat_map(|many| &many.0) {
         let Some(address) = one.address.get() else { continue };
         let is_taken = listeners.iter().any(|other| other.address == address.value)
-            || admin.is_some_and(|admin| ListenAddress::Tcp(admin.value) == address.value);
+            || admin.is_some_and(|admin| admin.value == address.value);
         // Port 0 asks for any free port, and may be asked for several times.
         if is_taken && !address.value.is_picked() {
             report
@@ -77,15 +78,40 @@ fn tls(written: &document::Tls, attached: &Attached, report: &mut Report) -> Opt
     })
 }
 
+/// The certificate that a pair of files holds, or the one in force that was made of them before: a
+/// renewal that went wrong must neither be served nor keep the rest of the policy from changing.
 fn certificate(
     pair: &document::Certificate,
     attached: &Attached,
     report: &mut Report,
 ) -> Option<Arc<Certificate>> {
     let (certificate, key) = (pair.certificate.get()?, pair.key.get()?);
+    let (files, in_force) = attached.pair(certificate, key)?;
+    let mut found = Report::default();
+    let read = read(certificate, key, files, attached, &mut found);
+    let now = SystemTime::now();
+    let is_better = |in_force: &&Certificate| match &read {
+        None => true,
+        Some(read) => in_force.is_valid_at(now) && !read.is_valid_at(now),
+    };
+    if let Some(in_force) = in_force.filter(is_better) {
+        report.take_held_back(found, "the certificate before it goes on until these files are repaired");
+        return Some(Arc::new(in_force.standing_in()));
+    }
+    report.take(found);
+    read.map(Arc::new)
+}
+
+fn read(
+    certificate: &Located<String>,
+    key: &Located<String>,
+    files: CertificateFiles,
+    attached: &Attached,
+    report: &mut Report,
+) -> Option<Certificate> {
     let texts = (attached.text(certificate, report), attached.text(key, report));
     let (Some(certificate_text), Some(key_text)) = texts else { return None };
-    let read = match Certificate::read(certificate_text, key_text, certificate.shown().into()) {
+    let read = match Certificate::read(certificate_text, key_text, files) {
         Ok(read) => read,
         Err(error) => {
             let at = match error {
@@ -124,7 +150,7 @@ fn certificate(
             .warning(certificate.place, format!("`{}` names no host", certificate.shown()))
             .help("clients read the subject's alternative names only: have it issued with them");
     }
-    Some(Arc::new(read))
+    Some(read)
 }
 
 fn authority(

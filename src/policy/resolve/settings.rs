@@ -9,7 +9,7 @@ use super::access_log::access_log;
 use super::listeners::listeners;
 use super::tracing::tracing;
 use super::{Names, assertion, or};
-use crate::address::PeerRange;
+use crate::address::{ListenAddress, PeerRange};
 use crate::policy::attached::Attached;
 use crate::policy::decode::{Located, Named, OneOrMany, shorten};
 use crate::policy::diagnostic::Report;
@@ -35,7 +35,8 @@ pub(super) fn server(written: Option<&document::Server>, attached: &Attached, re
     let listen = written.and_then(|server| server.listen.as_ref());
     let admin = written.and_then(|server| server.admin.as_ref());
     if let Some(admin) = admin
-        && !admin.value.ip().is_loopback()
+        && let ListenAddress::Tcp(address) = admin.value
+        && !address.ip().is_loopback()
     {
         report
             .warning(
@@ -46,7 +47,7 @@ pub(super) fn server(written: Option<&document::Server>, attached: &Attached, re
     }
     Server {
         listen: listeners(listen, admin, attached, report),
-        admin: or(admin, DEFAULT_ADMIN),
+        admin: admin.map_or_else(|| DEFAULT_ADMIN.into(), |admin| admin.value.clone()),
         admin_hosts: admin_hosts(written.and_then(|server| server.admin_hosts.as_ref()), report),
         reuse_port: or(written.and_then(|server| server.reuse_port.as_ref()), false),
         limits: limits(written.and_then(|server| server.limits.as_ref())),

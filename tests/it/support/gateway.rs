@@ -62,7 +62,8 @@ impl Harness {
         let lines = Lines::default();
         let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
         let listen = listen.into_iter().map(Into::into).collect();
-        let settings = Settings { policy: self.policy.clone(), listen, admin: Some(loopback), cache: None };
+        let settings =
+            Settings { policy: self.policy.clone(), listen, admin: Some(loopback.into()), cache: None };
         let sidecar = Sidecar::start(settings, AccessLog::new(LogFormat::Json, lines.clone())).await?;
         let client = Client::builder(TokioExecutor::new()).build_http();
         Ok(TestGateway { sidecar, client, lines, files: self })

@@ -55,7 +55,7 @@ pub(super) async fn check(stage: &Stage, extent: Extent) -> Result<Report, DemoE
         let first = worker * cases.len() / CLIENTS;
         workers.spawn(work(client.clone(), Arc::clone(&cases), first, Arc::clone(&progress), stop.clone()));
     }
-    let swapping = swaps::swap(&stage.files, &client, stage.admin, &progress, stop.clone());
+    let swapping = swaps::swap(&stage.files, &client, &stage.admin, &progress, stop.clone());
     let watching = watch(extent, started, &progress, &stop);
     let (swaps, ()) = tokio::join!(swapping, watching);
     let mut tally = Tally::default();

@@ -1,7 +1,6 @@
 //! Swapping the policy and the plugin on disk while requests run, and seeing that each took effect.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
 use super::tally::Progress;
+use crate::address::ListenAddress;
 use crate::cli::demo::files::{Edition, Files};
 
 /// How long a swap may take until it is in force. Milliseconds are usual; a plugin has to be
@@ -58,7 +58,7 @@ struct Attempt {
 pub(super) async fn swap(
     files: &Files,
     client: &Client,
-    admin: SocketAddr,
+    admin: &ListenAddress,
     progress: &Progress,
     stop: CancellationToken,
 ) -> Swaps {
@@ -96,7 +96,7 @@ pub(super) async fn swap(
 
 struct Admin<'a> {
     client: &'a Client,
-    address: SocketAddr,
+    address: &'a ListenAddress,
 }
 
 impl Admin<'_> {

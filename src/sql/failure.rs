@@ -129,9 +129,9 @@ pub(super) fn failed(error: &WireError, parameters: bool) -> Refusal {
 
 /// The refusal where a result is not what its statement was written to give.
 pub(super) fn unreadable() -> Refusal {
-    Refusal::new(Code::InternalError, "the query's result could not be read")
-        .blamed_on(Blame::Us)
-        .because("the statement that is prepared on the connection is not the one that was sent to be prepared")
+    Refusal::new(Code::InternalError, "the query's result could not be read").blamed_on(Blame::Us).because(
+        "the statement that is prepared on the connection is not the one that was sent to be prepared",
+    )
 }
 
 pub(super) fn by_sqlstate(state: &str, parameters: bool) -> Refusal {

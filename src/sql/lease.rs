@@ -49,7 +49,10 @@ impl Lease {
                 Part { text: &texts.begin, values: Vec::new() },
                 Part { text: &texts.narrow, values: texts.narrowed.iter().collect() },
             ],
-            statement: Part { text: &texts.statement, values: values.iter().chain(&texts.expected).collect() },
+            statement: Part {
+                text: &texts.statement,
+                values: values.iter().chain(&texts.expected).collect(),
+            },
             columns: texts.columns,
             ending: if ends == Ends::AtOnce { &text::ENDS_READ } else { &[] },
         };

@@ -89,7 +89,10 @@ mod tests {
         assert!(prepared.make_room(0).is_none());
         let again = prepared.find(&text(0));
         assert_eq!((&again.name, again.is_new), (&names[0], false));
-        assert_eq!([prepared.make_room(2), prepared.make_room(2)], [1, 2].map(|at| Some(Arc::clone(&names[at]))));
+        assert_eq!(
+            [prepared.make_room(2), prepared.make_room(2)],
+            [1, 2].map(|at| Some(Arc::clone(&names[at])))
+        );
         assert!(prepared.make_room(2).is_none());
         assert!(prepared.find(&text(1)).is_new);
     }

@@ -142,12 +142,7 @@ impl Database {
                     return Err(failure::failed(&error, !values.is_empty()));
                 }
             };
-            let answer = match row {
-                Some(row) => self.read(&row, query.result),
-                None if query.statement.returns_rows() => Err(failure::unreadable()),
-                None => Ok(Answer::Empty),
-            };
-            let answer = match answer {
+            let answer = match self.read(row.as_ref(), query) {
                 Ok(answer) => answer,
                 // Dropped, and so closed: nothing that this session says can be believed.
                 Err(breach) if breach.code() == Code::IsolationBreach => return Err(breach),
@@ -214,17 +209,24 @@ impl Database {
 
     /// Reads the one row that [`text::statement`] makes of a result: the result first, and last
     /// NULL, or where the scope stood.
-    fn read(&self, row: &Row, shape: ResultShape) -> Result<Answer, Refusal> {
+    fn read(&self, row: Option<&Row>, query: &Query) -> Result<Answer, Refusal> {
+        let Some(row) = row else {
+            return if query.statement.returns_rows() {
+                Err(failure::unreadable())
+            } else {
+                Ok(Answer::Empty)
+            };
+        };
         if let Some(whereabouts) = row.values().last().flatten() {
             return Err(self.alarm(whereabouts));
         }
         let mut values = row.values().map(|value| value.map(str::to_owned));
         let mut value = || values.next().flatten();
-        if shape == ResultShape::Rows {
+        if query.result == ResultShape::Rows {
             return shape::rows(value().ok_or_else(failure::unreadable)?).map(Answer::Json);
         }
         let count = value().and_then(|count| count.parse().ok()).ok_or_else(failure::unreadable)?;
-        match shape {
+        match query.result {
             ResultShape::One => shape::one(count, value()).map(Answer::Json),
             ResultShape::Value => shape::value(count, value()).map(Answer::Json),
             ResultShape::Rows | ResultShape::None => Ok(Answer::Empty),
@@ -255,8 +257,9 @@ async fn last_row(lease: &mut Lease) -> Result<Option<Row>, WireError> {
     Ok(last)
 }
 
-/// Whether a statement that failed may be sent once more, on another connection: a read always, and
-/// a change where it was not begun.
+/// Whether a statement that failed may be sent once more, on another connection: a read always, unless
+/// its answer was too large, and a change where it was not begun.
 fn may_run_again(error: &WireError, query: &Query) -> bool {
-    failure::is_stale(error) || (query.read_only && failure::is_lost(error))
+    let broke = failure::is_lost(error) && !matches!(error, WireError::MessageTooLarge);
+    failure::is_stale(error) || (query.read_only && broke)
 }

@@ -134,7 +134,7 @@ impl Database {
         let idle_timeout = self.settings.idle_in_transaction_timeout;
         let opening = Opening {
             begin: text::begin_with(batch.characteristics),
-            narrow: text::narrow(scope, self.timeout(batch), idle_timeout),
+            narrow: text::narrow_client(scope, self.timeout(batch), idle_timeout),
         };
         let assertion = asserts.then(|| text::assertion(scope));
         let mut lost = 0;

@@ -4,11 +4,10 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use http::StatusCode;
-use sqlx::Error;
-use sqlx::error::DatabaseError;
 
 use super::pool::NotOpened;
 use super::text::BREACH;
+use super::wire::WireError;
 use crate::error::{Blame, Code, Refusal};
 use crate::tenant::RoleName;
 
@@ -20,43 +19,25 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Whether the connection is gone, or must go because of what it answered. Another connection
 /// may do better.
-pub(super) fn is_lost(error: &Error) -> bool {
+pub(super) fn is_lost(error: &WireError) -> bool {
+    error.is_lost() || is_stale(error)
+}
+
+/// Whether what is prepared on the connection is of no more use, so that the statement was not
+/// begun: a new connection prepares anew.
+pub(super) fn is_stale(error: &WireError) -> bool {
     match error {
-        Error::Io(_) | Error::Protocol(_) | Error::WorkerCrashed => true,
-        Error::Database(_) => {
-            sqlstate(error).is_some_and(|state| {
-                matches!(state.get(..2), Some("08"))
-                    || matches!(
-                        state.as_str(),
-                        // The server ends, crashed, or ended this session for idling.
-                        "57P01" | "57P02" | "57P03" | "57P05" | "25P03"
-                    )
-            }) || is_stale(error)
+        // Someone deallocated what we prepared, or the plan is for a table that has changed since.
+        WireError::Database(error) => {
+            error.state() == "26000" || (error.state() == "0A000" && error.message().contains("cached plan"))
         }
         _ => false,
     }
 }
 
-/// Whether what is prepared on the connection is of no more use, so that the statement was not
-/// begun: a new connection prepares anew.
-pub(super) fn is_stale(error: &Error) -> bool {
-    match sqlstate(error).as_deref() {
-        // Someone deallocated what sqlx prepared; it would not notice.
-        Some("26000") => true,
-        // The plan is for a table that has changed since.
-        Some("0A000") => error.to_string().contains("cached plan"),
-        _ => false,
-    }
-}
-
-/// Whether the server does not know a setting, or cannot do what it says on its system.
-pub(super) fn is_unknown_setting(error: &Error) -> bool {
-    matches!(sqlstate(error).as_deref(), Some("42704" | "22023"))
-}
-
 /// Whether this is our own assertion, which found the session out of its scope.
-pub(super) fn is_breach(error: &Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.message().contains(BREACH))
+pub(super) fn is_breach(error: &WireError) -> bool {
+    matches!(error, WireError::Database(error) if error.message().contains(BREACH))
 }
 
 /// The refusal where a tenant has more requests waiting than it may.
@@ -89,16 +70,9 @@ pub(super) fn no_answer() -> Refusal {
     no_connection().because("the server did not accept a connection within `acquire_timeout`")
 }
 
-/// Why sqlx could not connect, or log in as `login`.
-pub(super) fn not_opened(error: &Error, login: Option<&RoleName>) -> NotOpened {
-    let state = sqlstate(error);
-    let refused = matches!(error, Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused);
-    not_opened_by_state(state.as_deref(), refused, &chain(error), login)
-}
-
 /// Why there is no connection, by the server's SQLSTATE if it came to one. `refused` says that
 /// nobody listens, as while the server starts.
-pub(super) fn not_opened_by_state(
+pub(super) fn not_opened(
     state: Option<&str>,
     refused: bool,
     cause: &str,
@@ -124,39 +98,40 @@ fn no_connection() -> Refusal {
 }
 
 /// The refusal where PostgreSQL would not let the scope be set. No statement has run.
-pub(super) fn not_scoped(error: &Error) -> Refusal {
+pub(super) fn not_scoped(error: &WireError) -> Refusal {
     if is_lost(error) {
         return unavailable("the database went away; send the request again shortly")
-            .because(format!("beginning a transaction: {}", chain(error)));
+            .because(format!("beginning a transaction: {}", in_full(error)));
     }
-    // The statement's time runs from the moment it is set, which is within this very message.
-    if let Some(state) = sqlstate(error).filter(|state| state == QUERY_CANCELED) {
-        return by_sqlstate(&state, false)
-            .with_extension("sqlstate", state)
-            .because(format!("setting the scope: {}", chain(error)));
+    // A setting of the session's own may end it, at the very start.
+    if let Some(state) = error.state().filter(|state| *state == QUERY_CANCELED) {
+        return by_sqlstate(state, false)
+            .with_extension("sqlstate", state.to_owned())
+            .because(format!("setting the scope: {}", in_full(error)));
     }
     Refusal::new(
         Code::InternalError,
         "this tenant's place in the database is not set up; ask whoever runs the service",
     )
     .blamed_on(Blame::Policy)
-    .because(format!("setting the scope: {}", chain(error)))
+    .because(format!("setting the scope: {}", in_full(error)))
 }
 
 /// The refusal where a statement failed. `parameters` says whether the request gave values.
-pub(super) fn failed(error: &Error, parameters: bool) -> Refusal {
-    let Some(state) = sqlstate(error) else {
-        return match error {
-            Error::Io(_) | Error::Protocol(_) | Error::WorkerCrashed | Error::Tls(_) => {
-                unavailable("the database went away; send the request again shortly")
-            }
-            _ => {
-                Refusal::new(Code::InternalError, "the query's result could not be read").blamed_on(Blame::Us)
-            }
-        }
-        .because(chain(error));
-    };
-    by_sqlstate(&state, parameters).with_extension("sqlstate", state).because(chain(error))
+pub(super) fn failed(error: &WireError, parameters: bool) -> Refusal {
+    match error.state() {
+        Some(state) => by_sqlstate(state, parameters)
+            .with_extension("sqlstate", state.to_owned())
+            .because(in_full(error)),
+        None => error.failed(),
+    }
+}
+
+/// The refusal where a result is not what its statement was written to give.
+pub(super) fn unreadable() -> Refusal {
+    Refusal::new(Code::InternalError, "the query's result could not be read").blamed_on(Blame::Us).because(
+        "the statement that is prepared on the connection is not the one that was sent to be prepared",
+    )
 }
 
 pub(super) fn by_sqlstate(state: &str, parameters: bool) -> Refusal {
@@ -233,34 +208,11 @@ pub(super) fn unavailable(detail: &'static str) -> Refusal {
     Refusal::new(Code::DatabaseUnavailable, detail).retry_after(RETRY_AFTER)
 }
 
-fn sqlstate(error: &Error) -> Option<String> {
-    error.as_database_error().and_then(DatabaseError::code).map(std::borrow::Cow::into_owned)
-}
-
-/// Everything that PostgreSQL said, for the operator alone.
-fn chain(error: &Error) -> String {
-    use std::fmt::Write as _;
-    let Some(database) = error.as_database_error() else { return error.to_string() };
-    let mut text = database.message().to_owned();
-    if let Some(state) = sqlstate(error) {
-        let _ = write!(text, " (SQLSTATE {state})");
+fn in_full(error: &WireError) -> String {
+    match error {
+        WireError::Database(error) => error.in_full(),
+        error => error.to_string(),
     }
-    if let Some(error) = database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
-        for (name, value) in [
-            ("detail", error.detail()),
-            ("hint", error.hint()),
-            ("where", error.r#where()),
-            ("schema", error.schema()),
-            ("table", error.table()),
-            ("column", error.column()),
-            ("constraint", error.constraint()),
-        ] {
-            if let Some(value) = value {
-                let _ = write!(text, "; {name}: {value}");
-            }
-        }
-    }
-    text
 }
 
 #[cfg(test)]

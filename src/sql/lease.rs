@@ -1,93 +1,117 @@
 //! A connection for one request. In doubt it is closed, never returned to the pool.
 
-use futures_util::TryStreamExt as _;
-use sqlx::{Either, Error, Executor as _, PgConnection};
-
 use super::pool::Leased;
 use super::texts::Texts;
+use super::value::Value;
+use super::wire::{Exchange, NamedConnection, Part, Row, StartError, WireError};
 use super::{failure, text};
 
 /// A pooled connection inside a transaction that is narrowed to a scope.
 ///
-/// It begins its transaction by itself instead of through `sqlx::Transaction`: there, a `begin`
-/// that is cancelled between being sent and being answered leaves the depth at 0, no ROLLBACK is
-/// queued, and the connection goes back to the pool inside an open transaction with a tenant's
-/// search path. sqlx never learns of ours, and so sends no COMMIT or ROLLBACK of its own either.
-///
-/// Dropped in any way but [`Lease::end_read`] or [`Lease::finish`], it closes its connection:
-/// whoever cancels a request at any await leaves nothing behind.
+/// Dropped in any way but [`Lease::end`] or [`Lease::finish`], it closes its connection: whoever
+/// cancels a request at any await leaves nothing behind.
 pub(super) struct Lease {
-    connection: Leased<PgConnection>,
+    connection: Leased<NamedConnection>,
+}
+
+/// Who ends a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// The exchange that opens it: a read whose whole result is one row.
+    AtOnce,
+    /// A message of its own, once its rows were looked at.
+    Later,
 }
 
 /// What a commit came to.
 pub(super) enum CommitError {
     /// Nothing was committed.
-    Refused(Error),
+    Refused(WireError),
     /// The connection broke before an answer came: nobody knows.
-    InDoubt(Error),
+    InDoubt(WireError),
 }
 
 impl Lease {
     /// Takes a connection in hand. From here on it is closed unless its transaction is seen to end.
-    pub(super) fn new(connection: Leased<PgConnection>) -> Self {
+    pub(super) fn new(connection: Leased<NamedConnection>) -> Self {
         Self { connection }
     }
 
-    /// Opens the transaction and narrows it to its scope.
-    pub(super) async fn begin(&mut self, texts: &Texts) -> Result<(), Error> {
-        self.connection().execute(sqlx::raw_sql(texts.begin.clone())).await.map(|_| ())
+    /// Opens the transaction, narrows it to its scope, and starts the statement.
+    pub(super) async fn start(
+        &mut self,
+        texts: &Texts,
+        values: &[Value],
+        ends: Ends,
+    ) -> Result<(), StartError> {
+        let exchange = Exchange {
+            opening: [
+                Part { text: &texts.begin, values: Vec::new() },
+                Part { text: &texts.narrow, values: texts.narrowed.iter().collect() },
+            ],
+            statement: Part {
+                text: &texts.statement,
+                values: values.iter().chain(&texts.expected).collect(),
+            },
+            columns: texts.columns,
+            ending: if ends == Ends::AtOnce { &text::ENDS_READ } else { &[] },
+        };
+        self.connection.start(&exchange).await
     }
 
-    /// The connection, to run the one statement on.
-    pub(super) fn connection(&mut self) -> &mut PgConnection {
-        &mut self.connection
+    /// The statement's next row; `None` once there are no more. Cancelling it loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Option<Row>, WireError> {
+        self.connection.next().await
     }
 
-    /// Ends a read, or a statement that failed, without making the request wait for it. Only a
-    /// rollback that the server confirmed gives the connection back.
-    pub(super) fn end_read(mut self) {
+    /// Whether the next row is here already.
+    pub(super) fn is_next_here(&self) -> bool {
+        self.connection.has_message()
+    }
+
+    /// Whether the connection had idled before, and so may have been dead when it was taken.
+    pub(super) fn had_idled(&self) -> bool {
+        self.connection.idled()
+    }
+
+    /// Gives the connection back where its transaction is over, and else rolls it back without making
+    /// the request wait for that. Only a rollback that the server confirmed gives the connection back.
+    pub(super) fn end(mut self) {
+        if self.connection.is_idle() {
+            self.connection.settle();
+            return;
+        }
         tokio::spawn(async move {
-            let ended = self.connection().execute(sqlx::raw_sql(text::END_OF_READ)).await;
-            match ended {
-                Ok(_) => self.connection.settle(),
-                Err(error) => tracing::debug!(%error, "a connection did not roll back and is closed"),
+            match self.connection.run(text::END_OF_READ).await {
+                Ok(()) => self.connection.settle(),
+                Err((_, error)) => {
+                    tracing::debug!(%error, "a connection did not roll back and is closed");
+                }
             }
         });
     }
 
     /// Ends a statement that failed: by a rollback, unless the connection is of no more use.
-    pub(super) fn end_failed(self, error: &Error) {
+    pub(super) fn end_failed(self, error: &WireError) {
         if !failure::is_lost(error) {
-            self.end_read();
+            self.end();
         }
     }
 
     /// Asserts the scope and ends the transaction: a change by its commit, a read by its rollback.
     pub(super) async fn finish(mut self, texts: &Texts) -> Result<(), CommitError> {
-        let mut completed = 0;
-        let mut answers = self.connection().fetch_many(sqlx::raw_sql(texts.end.clone()));
-        let outcome = loop {
-            match answers.try_next().await {
-                Ok(Some(Either::Left(_))) => completed += 1,
-                Ok(Some(Either::Right(_))) => {}
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
-        drop(answers);
-        match outcome {
+        match self.connection.run(texts.end.as_str()).await {
             Ok(()) => {
                 self.connection.settle();
                 Ok(())
             }
             // The change is saved; only the reset failed. Dropping the lease closes the connection.
-            Err(error) if completed > text::COMMIT_POSITION => {
+            Err((completed, error)) if completed > text::COMMIT_POSITION => {
                 tracing::warn!(%error, database = %self.connection.database(), "a connection did not reset and is closed");
                 Ok(())
             }
-            Err(error @ Error::Database(_)) => Err(CommitError::Refused(error)),
-            Err(error) => Err(CommitError::InDoubt(error)),
+            Err((_, error @ WireError::Database(_))) if !error.is_lost() => Err(CommitError::Refused(error)),
+            Err((_, error)) => Err(CommitError::InDoubt(error)),
         }
     }
 }

@@ -19,9 +19,6 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{Connection as _, Error, Executor as _, PgConnection, Postgres, Row as _};
-
 pub use batch::{Batch, Characteristics, ClientStatement, IsolationLevel};
 pub use execute::StatementRows;
 pub use guard::{Guard, Vetted, harmless_functions};
@@ -33,10 +30,11 @@ pub use wire::{Column, ResultSet, Row, Tag};
 use crate::error::{Code, Refusal};
 use crate::policy::{self, Query, ResultShape};
 use crate::telemetry::{DatabaseLabel, Metrics};
-use lease::{CommitError, Lease};
+use lease::{CommitError, Ends, Lease};
 use pool::{Pool, Server};
 use text::Form;
 use texts::{TextCache, Texts};
+use wire::{NamedConnection, StartError, WireError};
 
 /// How long after `statement_timeout` an answer is still waited for, before the server is taken
 /// for unreachable: its own error must have the time to arrive.
@@ -92,7 +90,7 @@ impl Database {
     pub async fn ready(&self) -> Result<(), Refusal> {
         let mut failures = self.settings.pool.max_connections;
         loop {
-            let mut connection = self.pool.take_own::<PgConnection>().await?;
+            let mut connection = self.pool.take_own::<NamedConnection>().await?;
             match connection.ping().await {
                 Ok(()) => {
                     connection.settle();
@@ -108,9 +106,9 @@ impl Database {
 
     /// Runs `query` in `scope` with `values`, one for each of its parameters.
     ///
-    /// Three round trips for a change (begin, statement, commit), two for a read, whose rollback
-    /// nobody waits for. Dropping the future at any point closes its connection, and the server
-    /// ends the query.
+    /// One round trip for a read, two for a change, whose commit is a message of its own: so that a
+    /// connection which breaks before it is known to have changed nothing. Dropping the future at any
+    /// point closes its connection, and the server ends the query.
     ///
     /// # Errors
     /// The codes of a query: `database-unavailable`, `query-timeout`, `query-parameter`,
@@ -125,14 +123,13 @@ impl Database {
 
     async fn transact(&self, scope: &Scope, query: &Query, values: &[Value]) -> Result<Answer, Refusal> {
         let texts = self.texts.of(scope, query, Form::Whole(query.result));
+        let ends = if query.read_only { Ends::AtOnce } else { Ends::Later };
         let mut retried = false;
         loop {
-            let mut lease = self.begin(scope, &texts).await?;
-            let statement = bind(&texts, values);
-            let row = if query.statement.returns_rows() {
-                lease.connection().fetch_one(statement).await.map(Some)
-            } else {
-                lease.connection().execute(statement).await.map(|_| None)
+            let (mut lease, started) = self.begin(scope, &texts, values, ends).await?;
+            let row = match started {
+                Ok(()) => last_row(&mut lease).await,
+                Err(error) => Err(error),
             };
             let row = match row {
                 Ok(row) => row,
@@ -145,17 +142,17 @@ impl Database {
                     return Err(failure::failed(&error, !values.is_empty()));
                 }
             };
-            let answer = match row.map_or(Ok(Answer::Empty), |row| self.read(&row, query.result)) {
+            let answer = match self.read(row.as_ref(), query) {
                 Ok(answer) => answer,
                 // Dropped, and so closed: nothing that this session says can be believed.
                 Err(breach) if breach.code() == Code::IsolationBreach => return Err(breach),
                 Err(refusal) => {
-                    lease.end_read();
+                    lease.end();
                     return Err(refusal);
                 }
             };
             if query.read_only {
-                lease.end_read();
+                lease.end();
                 return Ok(answer);
             }
             lease.finish(&texts).await.map_err(|error| self.not_committed(error, values))?;
@@ -163,19 +160,23 @@ impl Database {
         }
     }
 
-    /// A connection with its transaction begun. Connections that died while they idled are passed
-    /// over: after a restart of the server that can be every one of the pool, and no statement
-    /// was sent on them.
-    async fn begin(&self, scope: &Scope, texts: &Texts) -> Result<Lease, Refusal> {
-        let mut lost = 0;
+    /// A connection with its transaction begun, and how its statement started. Connections that died
+    /// while they idled are passed over: after a restart of the server that can be every one of the
+    /// pool. A statement that was sent on one has changed nothing, as its commit was not.
+    async fn begin(
+        &self,
+        scope: &Scope,
+        texts: &Texts,
+        values: &[Value],
+        ends: Ends,
+    ) -> Result<(Lease, Result<(), WireError>), Refusal> {
         loop {
             let mut lease = Lease::new(self.pool.take(scope).await?);
-            match lease.begin(texts).await {
-                Ok(()) => return Ok(lease),
-                Err(error) if failure::is_lost(&error) && lost < self.settings.pool.max_connections => {
-                    lost += 1;
-                }
-                Err(error) => {
+            match lease.start(texts, values, ends).await {
+                Ok(()) => return Ok((lease, Ok(()))),
+                Err(StartError::Failed(error)) => return Ok((lease, Err(error))),
+                Err(StartError::NotOpened(error)) if failure::is_lost(&error) && lease.had_idled() => {}
+                Err(StartError::NotOpened(error)) => {
                     lease.end_failed(&error);
                     return Err(failure::not_scoped(&error));
                 }
@@ -208,21 +209,27 @@ impl Database {
 
     /// Reads the one row that [`text::statement`] makes of a result: the result first, and last
     /// NULL, or where the scope stood.
-    fn read(&self, row: &PgRow, shape: ResultShape) -> Result<Answer, Refusal> {
-        let unreadable = |error: Error| failure::failed(&error, false);
-        if let Some(whereabouts) = row.try_get::<Option<String>, _>(row.len() - 1).map_err(unreadable)? {
-            return Err(self.alarm(&whereabouts));
-        }
-        let counted = || -> Result<(i64, Option<String>), Refusal> {
-            Ok((row.try_get(0).map_err(unreadable)?, row.try_get(1).map_err(unreadable)?))
+    fn read(&self, row: Option<&Row>, query: &Query) -> Result<Answer, Refusal> {
+        let Some(row) = row else {
+            return if query.statement.returns_rows() {
+                Err(failure::unreadable())
+            } else {
+                Ok(Answer::Empty)
+            };
         };
-        match shape {
-            ResultShape::Rows => shape::rows(row.try_get(0).map_err(unreadable)?).map(Answer::Json),
-            ResultShape::One => counted().and_then(|(count, row)| shape::one(count, row)).map(Answer::Json),
-            ResultShape::Value => {
-                counted().and_then(|(count, row)| shape::value(count, row)).map(Answer::Json)
-            }
-            ResultShape::None => Ok(Answer::Empty),
+        if let Some(whereabouts) = row.values().last().flatten() {
+            return Err(self.alarm(whereabouts));
+        }
+        let mut values = row.values().map(|value| value.map(str::to_owned));
+        let mut value = || values.next().flatten();
+        if query.result == ResultShape::Rows {
+            return shape::rows(value().ok_or_else(failure::unreadable)?).map(Answer::Json);
+        }
+        let count = value().and_then(|count| count.parse().ok()).ok_or_else(failure::unreadable)?;
+        match query.result {
+            ResultShape::One => shape::one(count, value()).map(Answer::Json),
+            ResultShape::Value => shape::value(count, value()).map(Answer::Json),
+            ResultShape::Rows | ResultShape::None => Ok(Answer::Empty),
         }
     }
 
@@ -241,14 +248,18 @@ impl Database {
     }
 }
 
-fn bind<'q>(texts: &Texts, values: &[Value]) -> sqlx::query::Query<'q, Postgres, PgArguments> {
-    let statement = sqlx::query(texts.statement.clone());
-    let statement = values.iter().cloned().fold(statement, |statement, value| value.bind(statement));
-    texts.expected.iter().cloned().fold(statement, sqlx::query::Query::bind)
+/// The last row of a statement that has one, or none, once its exchange is over.
+async fn last_row(lease: &mut Lease) -> Result<Option<Row>, WireError> {
+    let mut last = None;
+    while let Some(row) = lease.next().await? {
+        last = Some(row);
+    }
+    Ok(last)
 }
 
-/// Whether a statement that failed may be sent once more, on another connection: a read always, and
-/// a change where it was not begun.
-fn may_run_again(error: &Error, query: &Query) -> bool {
-    failure::is_stale(error) || (query.read_only && failure::is_lost(error))
+/// Whether a statement that failed may be sent once more, on another connection: a read always, unless
+/// its answer was too large, and a change where it was not begun.
+fn may_run_again(error: &WireError, query: &Query) -> bool {
+    let broke = failure::is_lost(error) && !matches!(error, WireError::MessageTooLarge);
+    failure::is_stale(error) || (query.read_only && broke)
 }

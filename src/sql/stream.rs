@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures_util::{FutureExt as _, Stream, TryStreamExt as _};
-use sqlx::{Error, Executor as _, Row as _};
+use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::lease::{CommitError, Lease};
+use super::lease::{CommitError, Ends, Lease};
 use super::text::Form;
 use super::texts::Texts;
-use super::{Database, Scope, Value, bind, failure, may_run_again, shape};
+use super::wire::WireError;
+use super::{Database, Scope, Value, failure, may_run_again, shape};
 use crate::error::Refusal;
 use crate::policy::Query;
 
@@ -33,7 +33,7 @@ pub struct Rows {
 /// What came of reading a result.
 enum Broken {
     /// It failed, and the first row was not there yet.
-    Early(Error),
+    Early(WireError),
     /// It cannot be gone on with.
     Refused(Refusal),
     /// Nobody wants the rows any more.
@@ -98,8 +98,13 @@ impl Reading {
     async fn read(&self, pieces: &Pieces) -> Result<(), Refusal> {
         let mut retried = false;
         loop {
-            let mut lease = self.database.begin(&self.scope, &self.texts).await?;
-            match self.pass_on(&mut lease, pieces).await {
+            let begun = self.database.begin(&self.scope, &self.texts, &self.values, Ends::Later).await?;
+            let (mut lease, started) = begun;
+            let passed_on = match started {
+                Ok(()) => self.pass_on(&mut lease, pieces).await,
+                Err(error) => Err(Broken::Early(error)),
+            };
+            match passed_on {
                 Ok(last) => {
                     let finished = lease.finish(&self.texts).await;
                     finished.map_err(|error| self.not_finished(error))?;
@@ -122,31 +127,22 @@ impl Reading {
 
     /// Passes the rows on, but for what stands in the last piece.
     async fn pass_on(&self, lease: &mut Lease, pieces: &Pieces) -> Result<BytesMut, Broken> {
-        let mut rows = lease.connection().fetch(bind(&self.texts, &self.values));
         let mut piece = BytesMut::with_capacity(PIECE);
         // Where the last line of the piece begins.
         let mut last = 0;
         let mut seen = false;
         loop {
-            let row = match rows.try_next().now_or_never() {
-                Some(row) => row,
-                None => {
-                    // What is there goes out while we wait; its last line may be the last of all.
-                    if last > 0 {
-                        send(pieces, piece.split_to(last)).await?;
-                    }
-                    rows.try_next().await
-                }
-            };
-            let row = match row {
+            // What is there goes out before we wait; its last line may be the last of all.
+            if last > 0 && !lease.is_next_here() {
+                send(pieces, piece.split_to(last)).await?;
+            }
+            let row = match lease.next().await {
                 Ok(Some(row)) => row,
                 Ok(None) => return Ok(piece),
                 Err(error) if !seen => return Err(Broken::Early(error)),
                 Err(error) => return Err(Broken::Refused(failure::failed(&error, !self.values.is_empty()))),
             };
-            let line: &str = row
-                .try_get(0)
-                .map_err(|error| Broken::Refused(failure::failed(&error, !self.values.is_empty())))?;
+            let line = row.values().next().flatten().unwrap_or_default();
             if !seen {
                 shape::first(line).map_err(Broken::Refused)?;
                 seen = true;

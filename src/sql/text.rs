@@ -11,6 +11,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 use super::batch::Characteristics;
 use super::placeholders::{cast_placeholders, main_part};
 use super::scope::Scope;
+use super::value::Value;
 use crate::policy::{self, ParamType, ResultShape, Statement};
 use crate::tenant::{RoleName, SchemaName};
 
@@ -20,16 +21,22 @@ pub(super) const BREACH: &str = "innkeeper: the statement left its scope for ";
 
 /// What ends a read. Settings, the role, cursors, temporary tables and LISTEN go with the
 /// transaction; session-level advisory locks alone outlive it. They are given back by a statement
-/// without columns or rows: sqlx reads each one that it gets.
+/// without columns or rows, so that nothing has to be read.
+pub(super) static ENDS_READ: [SqlStr; 2] = [
+    SqlStr::from_static("ROLLBACK"),
+    SqlStr::from_static("SELECT WHERE pg_catalog.pg_advisory_unlock_all() IS NULL"),
+];
+
+/// The same as one message.
 pub(super) const END_OF_READ: &str = "ROLLBACK; SELECT WHERE pg_catalog.pg_advisory_unlock_all() IS NULL";
 
 /// Everything that a committed statement can leave on a session, undone without touching the
-/// statements that sqlx prepared.
+/// statements that are prepared.
 const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; SELECT WHERE \
                      pg_catalog.pg_advisory_unlock_all() IS NULL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; \
                      DISCARD SEQUENCES";
 
-/// What else a client's statement can leave on a session, where sqlx has prepared nothing.
+/// What else a client's statement can leave on a session, where we have prepared nothing.
 const RESET_CLIENT: &str = "DEALLOCATE ALL";
 
 /// How the statement gives its result.
@@ -43,25 +50,45 @@ pub(super) enum Form {
     Streamed,
 }
 
-/// The message that opens a transaction and narrows it to its scope. All of it is local: the
-/// transaction's end takes it back. `timeout` is the statement's, where it has one of its own.
-pub(super) fn begin(scope: &Scope, read_only: bool, timeout: Option<Duration>) -> SqlStr {
-    let mut text = String::with_capacity(256);
-    text.push_str(if read_only { "BEGIN READ ONLY; " } else { "BEGIN; " });
-    text.push_str("SET LOCAL search_path TO ");
-    for schema in scope.path() {
-        push(&mut text, format_args!("{}, ", schema.quoted()));
+impl Form {
+    /// Columns of its rows.
+    pub(super) fn columns(self) -> usize {
+        match self {
+            Self::Whole(ResultShape::One | ResultShape::Value) => 3,
+            Self::Whole(ResultShape::Rows | ResultShape::None) => 2,
+            Self::Streamed => 1,
+        }
     }
-    // Last, and named, because PostgreSQL looks there first where it is not named: a temporary
-    // table that someone left behind must never stand before a tenant's own.
-    text.push_str("pg_temp");
+}
+
+/// What opens the transaction of a named query.
+pub(super) fn begin(read_only: bool) -> SqlStr {
+    SqlStr::from_static(if read_only { "BEGIN READ ONLY" } else { "BEGIN" })
+}
+
+/// What narrows that transaction to its scope, in a text that all tenants share: [`narrowed`] is bound
+/// to it. All of it is local: the transaction's end takes it back. `timeout` is the statement's, where
+/// it has one of its own.
+pub(super) fn narrow(scope: &Scope, timeout: Option<Duration>) -> SqlStr {
+    let names = Names::Bound { behind: 0 };
+    let mut text = String::with_capacity(256);
+    text.push_str("SELECT pg_catalog.set_config('search_path', ");
+    push_path(&mut text, scope, names);
+    text.push_str(", true)");
     if let Some(role) = scope.becomes() {
-        push(&mut text, format_args!("; SET LOCAL ROLE {}", role.quoted()));
+        push(&mut text, format_args!(", pg_catalog.set_config('role', {}, true)", names.role(role)));
     }
     if let Some(timeout) = timeout {
-        push(&mut text, format_args!("; SET LOCAL statement_timeout TO {}", milliseconds(timeout)));
+        let timeout = milliseconds(timeout);
+        push(&mut text, format_args!(", pg_catalog.set_config('statement_timeout', '{timeout}', true)"));
     }
     audited(text)
+}
+
+/// What is bound to [`narrow`], in the order of [`Names`].
+pub(super) fn narrowed(scope: &Scope) -> Vec<Value> {
+    let role = scope.becomes().map(|role| Value::name(role.as_str()));
+    std::iter::once(Value::name(scope.home().as_str())).chain(role).collect()
 }
 
 /// What every session has from its start, so that no transaction has to set it: `RESET ALL` comes
@@ -79,7 +106,7 @@ pub(super) const WATCHES_CLIENT: (&str, &str) = ("client_connection_check_interv
 
 /// The statement as it is prepared, its result made JSON.
 ///
-/// sqlx caches by text alone, and so the types of the parameters stand in it. Tenants share texts, a
+/// A connection keeps it prepared by its text alone, and so the types of the parameters stand in it. Tenants share texts, a
 /// part of them each: PostgreSQL reads a cached statement again where the search path has changed
 /// (`plancache.c`, `RevalidateCachedQuery`), and its result has the same types for every tenant, so
 /// that a shared text is right for all of them and an own one only saves that reading. What the
@@ -183,7 +210,7 @@ pub(super) fn begin_with(characteristics: Characteristics) -> SqlStr {
 /// What narrows that transaction to its scope, as one statement that the extended protocol takes.
 ///
 /// The guard reads statements as PostgreSQL does with `standard_conforming_strings` on.
-pub(super) fn narrow(scope: &Scope, statement_timeout: Duration, idle_timeout: Duration) -> SqlStr {
+pub(super) fn narrow_client(scope: &Scope, statement_timeout: Duration, idle_timeout: Duration) -> SqlStr {
     let mut text = String::with_capacity(512);
     text.push_str("SELECT pg_catalog.set_config('search_path', ");
     push_path(&mut text, scope, Names::Written);
@@ -254,6 +281,9 @@ fn push_holds(text: &mut String, scope: &Scope, names: Names) {
 
 /// The path as PostgreSQL stores it. Every function is named in full: what asserts a path must not
 /// be found by that path.
+///
+/// Temporary tables come last, and are named, because PostgreSQL looks there first where they are not:
+/// one that someone left behind must never stand before a tenant's own.
 fn push_path(text: &mut String, scope: &Scope, names: Names) {
     text.push_str("pg_catalog.concat_ws(', ', ");
     for schema in scope.path() {
@@ -311,12 +341,12 @@ impl fmt::Display for Said<'_> {
 
 /// What is bound behind the values of [`statement`]: the names that its assertion expects, in the
 /// order of [`Names`]. A statement that returns nothing, or row by row, is asserted by what follows.
-pub(super) fn expected(scope: &Scope, statement: &Statement, form: Form) -> Vec<String> {
+pub(super) fn expected(scope: &Scope, statement: &Statement, form: Form) -> Vec<Value> {
     if !statement.returns_rows() || form == Form::Streamed {
         return Vec::new();
     }
-    let role = scope.role().map(|role| role.as_str().to_owned());
-    std::iter::once(scope.home().as_str().to_owned()).chain(role).collect()
+    let role = scope.role().map(|role| Value::name(role.as_str()));
+    std::iter::once(Value::name(scope.home().as_str())).chain(role).collect()
 }
 
 /// Texts of one statement that tenants share. With as many, a few hundred statements fit into what a
@@ -346,7 +376,7 @@ impl fmt::Display for Literal<'_> {
     }
 }
 
-/// The type that a parameter is bound as text and cast to, where sqlx has no cheap binary form.
+/// The type that a parameter is bound as text and cast to, where it has no cheap binary form.
 fn cast_type(kind: ParamType) -> Option<&'static str> {
     match kind {
         ParamType::Text | ParamType::Int | ParamType::Float | ParamType::Bool => None,

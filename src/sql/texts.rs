@@ -11,6 +11,7 @@ use sqlx::SqlStr;
 
 use super::Scope;
 use super::text::{self, Form};
+use super::value::Value;
 use crate::policy::{ParamType, Query, Statement};
 
 /// Queries of tenants whose texts are kept, in each of two halves. Each takes some three kilobytes.
@@ -20,9 +21,14 @@ const CAPACITY: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Texts {
     pub(super) begin: SqlStr,
+    pub(super) narrow: SqlStr,
+    /// What is bound to `narrow`.
+    pub(super) narrowed: Vec<Value>,
     pub(super) statement: SqlStr,
     /// What is bound behind the statement's values.
-    pub(super) expected: Vec<String>,
+    pub(super) expected: Vec<Value>,
+    /// Columns of the statement's rows.
+    pub(super) columns: usize,
     /// What ends a change, and the reading of a stream.
     pub(super) end: SqlStr,
 }
@@ -108,9 +114,12 @@ impl Texts {
         let kinds = query.params.iter().map(|param| param.kind);
         let end = if query.read_only { text::end_of_stream } else { text::commit };
         Self {
-            begin: text::begin(scope, query.read_only, query.timeout),
+            begin: text::begin(query.read_only),
+            narrow: text::narrow(scope, query.timeout),
+            narrowed: text::narrowed(scope),
             statement: text::statement(scope, &query.statement, kinds, form),
             expected: text::expected(scope, &query.statement, form),
+            columns: form.columns(),
             end: end(scope),
         }
     }
@@ -205,8 +214,8 @@ mod tests {
                 for form in forms {
                     let (kept, written) = (cache.of(&scope, query, form), Texts::write(&scope, query, form));
                     assert_eq!(
-                        [&kept.begin, &kept.statement, &kept.end],
-                        [&written.begin, &written.statement, &written.end]
+                        [&kept.begin, &kept.narrow, &kept.statement, &kept.end],
+                        [&written.begin, &written.narrow, &written.statement, &written.end]
                     );
                 }
             }

@@ -1,9 +1,8 @@
 //! Reads a request's parameters: typed, bounded, and refused with the name that the client gave.
 
+use bytes::{BufMut as _, BytesMut};
+use postgres_protocol::{IsNull, Oid};
 use serde_json::Value as Json;
-use sqlx::Postgres;
-use sqlx::postgres::PgArguments;
-use sqlx::query::Query;
 
 use crate::error::{Code, Refusal};
 use crate::policy::{Param, ParamSource, ParamType};
@@ -31,7 +30,8 @@ pub enum Given {
     Json(Json),
 }
 
-/// A value that fits its parameter and is ready to be bound. Only [`read_value`] makes it.
+/// A value that fits its parameter and is ready to be bound. Outside of this room only [`read_value`]
+/// makes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Value(Bound);
 
@@ -44,17 +44,33 @@ enum Bound {
 }
 
 impl Value {
-    /// Binds it as the statement's next parameter.
-    pub(super) fn bind<'q>(
-        self,
-        query: Query<'q, Postgres, PgArguments>,
-    ) -> Query<'q, Postgres, PgArguments> {
+    /// A name that a scope has, as text.
+    pub(super) fn name(name: &str) -> Self {
+        Self(Bound::Text(Some(name.to_owned())))
+    }
+
+    /// The OID of the type that it is bound as (`pg_type.dat`).
+    pub(super) fn type_oid(&self) -> Oid {
         match self.0 {
-            Bound::Text(value) => query.bind(value),
-            Bound::Int(value) => query.bind(value),
-            Bound::Float(value) => query.bind(value),
-            Bound::Bool(value) => query.bind(value),
+            Bound::Bool(_) => 16,
+            Bound::Int(_) => 20,
+            Bound::Text(_) => 25,
+            Bound::Float(_) => 701,
         }
+    }
+
+    /// Writes it in PostgreSQL's binary format.
+    pub(super) fn put(&self, buffer: &mut BytesMut) -> IsNull {
+        match &self.0 {
+            Bound::Bool(Some(value)) => buffer.put_u8(u8::from(*value)),
+            Bound::Int(Some(value)) => buffer.put_i64(*value),
+            Bound::Text(Some(value)) => buffer.put_slice(value.as_bytes()),
+            Bound::Float(Some(value)) => buffer.put_f64(*value),
+            Bound::Bool(None) | Bound::Int(None) | Bound::Text(None) | Bound::Float(None) => {
+                return IsNull::Yes;
+            }
+        }
+        IsNull::No
     }
 }
 

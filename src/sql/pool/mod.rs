@@ -46,6 +46,7 @@ pub(super) struct Pool {
 pub(super) struct Leased<C: Session> {
     session: Option<Box<C>>,
     opened: Instant,
+    idled: bool,
     fit: Fit,
     permit: Permit,
 }
@@ -113,6 +114,11 @@ impl<C: Session> Leased<C> {
         &self.permit.inner.label.database
     }
 
+    /// Whether it was there before, and so may have died since.
+    pub(super) fn idled(&self) -> bool {
+        self.idled
+    }
+
     /// Gives the connection back: its transaction is over and its session is clean.
     pub(super) fn settle(mut self) {
         let session = self.session.take().expect("only `settle` takes it, and it takes the lease too");
@@ -168,6 +174,7 @@ impl Inner {
         let (found, evicted) = self.state().find(&fit, &permit.holder);
         // A socket is closed outside the lock.
         drop(evicted);
+        let idled = found.is_some();
         let (session, opened) = match found {
             Some(idle) => {
                 let session = idle.session.downcast::<C>().expect("what fits is of that kind");
@@ -175,7 +182,7 @@ impl Inner {
             }
             None => (Box::new(self.open(login, deadline).await?), Instant::now()),
         };
-        Ok(Leased { session: Some(session), opened, fit, permit })
+        Ok(Leased { session: Some(session), opened, idled, fit, permit })
     }
 
     /// The right to one connection, once it is the holder's turn.

@@ -5,17 +5,13 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use sqlx::Error;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Error, PgConnection};
 
 use crate::error::Refusal;
 use crate::policy;
-use crate::sql::{OpenError, failure, text};
+use crate::sql::{OpenError, text};
 use crate::tenant::RoleName;
-
-/// Statements that sqlx keeps prepared on each connection. Each costs the server some ten
-/// kilobytes a connection; a statement that fell out costs two round trips to prepare again.
-const STATEMENT_CACHE_CAPACITY: usize = 512;
 
 /// A kind of connection. Dropped, it closes its socket.
 pub(in crate::sql) trait Session: Send + Sized + 'static {
@@ -56,10 +52,6 @@ impl Server {
                     other => other.to_string(),
                 },
             })?
-            .application_name("innkeeper")
-            .statement_cache_capacity(STATEMENT_CACHE_CAPACITY)
-            // They name schemas and show values: what an operator may read is in the refusal.
-            .disable_statement_logging()
             .options(text::session_settings(&settings));
         Ok(Self { settings, options, watches_clients: AtomicBool::new(true) })
     }
@@ -69,37 +61,27 @@ impl Server {
         &self.settings
     }
 
-    /// How to connect as the URL's user.
-    pub(in crate::sql) fn options(&self) -> &PgConnectOptions {
-        &self.options
+    /// How to connect as the URL's user. `watches` has the server look, while it runs a statement,
+    /// whether we are still there.
+    pub(in crate::sql) fn options(&self, watches: bool) -> PgConnectOptions {
+        let options = self.options.clone();
+        if watches { options.options([text::WATCHES_CLIENT]) } else { options }
+    }
+
+    /// Whether it can watch a client's connection while a statement runs, as far as we know.
+    pub(in crate::sql) fn watches_clients(&self) -> bool {
+        self.watches_clients.load(Ordering::Relaxed)
+    }
+
+    /// The server said that it cannot watch its clients.
+    pub(in crate::sql) fn cannot_watch_clients(&self) {
+        self.watches_clients.store(false, Ordering::Relaxed);
     }
 
     /// What a tenant's role logs in with. The URL's own password is not for it: where the policy
     /// gives none, a server that asks for one gets an empty one and refuses.
     pub(in crate::sql) fn password(&self, role: &RoleName) -> String {
         self.settings.login.password(role).unwrap_or_default()
-    }
-
-    async fn connect(&self, login: Option<&RoleName>) -> Result<PgConnection, Error> {
-        let mut options = self.options().clone();
-        if let Some(role) = login {
-            options = options.username(role.as_str()).password(&self.password(role));
-        }
-        if self.watches_clients.load(Ordering::Relaxed) {
-            options = options.options([text::WATCHES_CLIENT]);
-        }
-        options.connect().await
-    }
-}
-
-impl Session for PgConnection {
-    async fn open(server: &Server, login: Option<&RoleName>) -> Result<Self, NotOpened> {
-        let mut opened = server.connect(login).await;
-        if opened.as_ref().is_err_and(failure::is_unknown_setting) {
-            server.watches_clients.store(false, Ordering::Relaxed);
-            opened = server.connect(login).await;
-        }
-        opened.map_err(|error| failure::not_opened(&error, login))
     }
 }
 

@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{Blame, Code, Refusal};
 use crate::sql::failure;
+use crate::sql::pool::NotOpened;
+use crate::tenant::RoleName;
 
 /// Why an exchange with the server failed. After all but [`WireError::Database`] the connection is
 /// of no more use.
@@ -70,11 +72,22 @@ impl WireError {
     }
 
     /// The SQLSTATE, where it is the server that refused.
-    pub(super) fn state(&self) -> Option<&str> {
+    pub(in crate::sql) fn state(&self) -> Option<&str> {
         match self {
             Self::Database(error) => Some(error.state()),
             _ => None,
         }
+    }
+
+    /// Whether the server does not know a setting, or cannot do what it says on its system.
+    pub(super) fn is_unknown_setting(&self) -> bool {
+        matches!(self.state(), Some("42704" | "22023"))
+    }
+
+    /// Why there is no connection, logged in as `login` or as the URL's user.
+    pub(super) fn not_opened(&self, login: Option<&RoleName>) -> NotOpened {
+        let refused = matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused);
+        failure::not_opened(self.state(), refused, &self.to_string(), login)
     }
 
     /// The refusal where PostgreSQL would not let the scope be set. No statement has run.
@@ -125,6 +138,23 @@ impl DatabaseError {
     /// What it says.
     pub(in crate::sql) fn message(&self) -> &str {
         self.field(b'M').unwrap_or_default()
+    }
+
+    /// Everything that PostgreSQL said, for the operator alone.
+    pub(in crate::sql) fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        for (name, field) in [
+            ("detail", b'D'),
+            ("hint", b'H'),
+            ("where", b'W'),
+            ("schema", b's'),
+            ("table", b't'),
+            ("column", b'c'),
+            ("constraint", b'n'),
+        ] {
+            text.extend(self.field(field).into_iter().flat_map(|value| ["; ", name, ": ", value]));
+        }
+        text
     }
 
     /// Whether the session is over, or the server: nothing that the statement did.

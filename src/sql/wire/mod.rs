@@ -1,14 +1,15 @@
-//! A connection that speaks PostgreSQL's protocol itself, in its text format: for statements whose
-//! parameters and results have types that only the server knows.
+//! Connections that speak PostgreSQL's protocol: for clients' statements, whose types only the server
+//! knows, and for named queries, which it has prepared.
 
 mod address;
 mod fault;
+mod named;
+mod prepared;
 mod result;
 mod startup;
 mod tls;
 mod transaction;
 
-use std::io;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -17,10 +18,10 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 pub(super) use fault::WireError;
+pub(super) use named::{Exchange, NamedConnection, Part};
 pub use result::{Column, ResultSet, Row, Tag};
 pub(super) use transaction::{Finished, Opening, StartError, Statement, Step};
 
-use super::failure;
 use super::pool::{NotOpened, Server, Session};
 use crate::policy::Secret;
 use crate::tenant::RoleName;
@@ -72,7 +73,15 @@ pub(super) enum Status {
 
 impl Session for WireConnection {
     async fn open(server: &Server, login: Option<&RoleName>) -> Result<Self, NotOpened> {
-        let (address, own) = Address::read(server.options());
+        Self::log_in(server, login, false).await.map_err(|error| error.not_opened(login))
+    }
+}
+
+impl WireConnection {
+    /// Connects to a server and logs in. `watches` has the server look, while it runs a statement,
+    /// whether we are still there.
+    async fn log_in(server: &Server, login: Option<&RoleName>, watches: bool) -> Result<Self, WireError> {
+        let (address, own) = Address::read(&server.options(watches));
         let credentials = match login {
             None => own,
             Some(role) => Credentials {
@@ -80,15 +89,9 @@ impl Session for WireConnection {
                 password: Some(Secret::new(server.password(role))),
             },
         };
-        Self::connect(Arc::new(address), &credentials).await.map_err(|error| {
-            let refused =
-                matches!(&error, WireError::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused);
-            failure::not_opened_by_state(error.state(), refused, &error.to_string(), login)
-        })
+        Self::connect(Arc::new(address), &credentials).await
     }
-}
 
-impl WireConnection {
     async fn connect(address: Arc<Address>, credentials: &Credentials) -> Result<Self, WireError> {
         let reached = address.reach().await?;
         let mut connection = Self {

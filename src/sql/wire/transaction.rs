@@ -191,7 +191,7 @@ impl WireConnection {
     }
 
     /// The next message. After an error of the server the exchange is read to its end first.
-    async fn answer(&mut self) -> Result<Message, WireError> {
+    pub(super) async fn answer(&mut self) -> Result<Message, WireError> {
         let error = match self.receive().await? {
             Message::ErrorResponse(body) => WireError::from(DatabaseError::read(&body)?),
             Message::CopyInResponse(_) | Message::CopyOutResponse(_) => {
@@ -221,6 +221,6 @@ fn first_value(row: &DataRowBody) -> Result<Option<String>, WireError> {
     Ok(range.map(|range| String::from_utf8_lossy(&row.buffer()[range]).into_owned()))
 }
 
-fn unexpected() -> WireError {
+pub(super) fn unexpected() -> WireError {
     WireError::Protocol("the server answered what the protocol has no place for")
 }

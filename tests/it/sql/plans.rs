@@ -1,4 +1,4 @@
-//! Tenants that share a prepared statement, though their tables differ.
+//! Tenants that share a prepared statement, though their tables differ, and how many are kept.
 
 use innkeeper::tenant::Isolation;
 
@@ -36,4 +36,16 @@ async fn tenants_that_share_a_statement_read_and_change_their_own_tables_on_one_
         assert_eq!(scene.postgres.backends().await.len(), 1);
         assert_eq!((scene.breaches(), scene.discarded()), (0, 0));
     }
+}
+
+#[tokio::test]
+async fn a_connection_keeps_no_more_statements_prepared_than_it_may() {
+    let scene = Scene::new(Isolation::Schema, 1).await;
+    let prepared = "select count(*) as n from pg_prepared_statements";
+    for number in 0..600 {
+        assert_eq!(scene.value(0, &format!("select {number} as n")).await, number.to_string());
+    }
+    let kept: u32 = scene.value(0, prepared).await.parse().unwrap();
+    assert!((500..=512).contains(&kept), "{kept} statements are prepared");
+    assert_eq!((scene.postgres.backends().await.len(), scene.discarded()), (1, 0));
 }

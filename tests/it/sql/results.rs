@@ -164,3 +164,12 @@ async fn tables_may_change_while_their_statements_are_prepared() {
     scene.run(0, &change, &[]).await.unwrap();
     assert_eq!(scene.discarded(), 0);
 }
+
+#[tokio::test]
+async fn an_answer_that_no_memory_should_hold_is_refused_once() {
+    let scene = Scene::new(Isolation::Schema, 1).await;
+    let refusal = scene.run(0, &scene.query("select repeat('x', 70000000) as x"), &[]).await.unwrap_err();
+    assert_eq!((refusal.code().as_str(), refusal.status().as_u16()), ("query-failed", 507), "{refusal}");
+    assert_eq!(scene.discarded(), 1);
+    assert_eq!(scene.value(0, "select count(*) from marks").await, "20");
+}

@@ -71,6 +71,11 @@ pub(super) enum Objection {
     Function(String),
     #[error("the function `{0}` can reach beyond this tenant and is never allowed")]
     ForbiddenFunction(String),
+    #[error(
+        "`{0}` calls a function that can reach beyond this tenant, unless there is a column of that name: \
+             give the column another name in the table, or in a view"
+    )]
+    Field(String),
     #[error("the sequence of `{0}` must be a name in single quotes, of this tenant's own schema")]
     SequenceName(String),
     #[error("`{0}` tells of the server's own set-up and is not allowed")]

@@ -82,7 +82,10 @@ pub(super) enum Objection {
     ServerName(String),
     #[error("row locks are not allowed where statements only read: leave `FOR UPDATE` or `FOR SHARE` out")]
     Lock,
-    #[error("only this tenant's own schema can be created, without an owner and without contents")]
+    #[error(
+        "only this tenant's own schema can be created, without an owner and without contents: have a \
+             migrator keep its journal there (drizzle: `migrationsSchema`)"
+    )]
     CreateSchema,
 }
 

@@ -19,7 +19,7 @@ FROM who
 JOIN grants ON grants.grantee = 0 OR pg_has_role(who.oid, grants.grantee, 'USAGE')
 UNION ALL
 SELECT format('%s is somebody on the foreign server %I, by a user mapping', who.name, srvname),
-       format('DROP USER MAPPING FOR %s SERVER %I;', CASE umuser WHEN 0 THEN 'PUBLIC' ELSE who.name END, srvname)
+       format('DROP USER MAPPING IF EXISTS FOR %s SERVER %I;', CASE umuser WHEN 0 THEN 'PUBLIC' ELSE who.name END, srvname)
 FROM who
 JOIN pg_user_mappings ON umuser IN (0, who.oid)
 ORDER BY 1

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::{is_wanted, output_of, run};
 use crate::support::gateway::Harness;
-use crate::support::postgres::{TestDatabase, alone, eventually};
+use crate::support::postgres::{TestDatabase, alone};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/fastapi");
 
@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How often the racy application is put under load at most. Its first answers are wrong as a rule.
 const ATTEMPTS: usize = 10;
+
+/// The role that Innkeeper logs in as.
+const LOGIN: &str = "gateway";
 
 const RIGHT: &str = "400 answered with the tenant's own rows";
 const WRONG: &str = "ANSWERED WITH ANOTHER TENANT'S ROWS";
@@ -74,9 +77,13 @@ async fn race() {
     assert!(seen.trim() == RIGHT, "{seen}");
 }
 
-/// What psql would do with `setup.sql`: its last query makes statements, which `\gexec` runs.
+/// What psql would do with `setup.sql`: its last query makes statements, which `\gexec` runs. The
+/// superuser of a private server has the name that the example has for Innkeeper's role.
 async fn set_up(database: &TestDatabase) {
-    let setup = std::fs::read_to_string(Path::new(EXAMPLE).join("setup.sql")).unwrap();
+    let setup = std::fs::read_to_string(Path::new(EXAMPLE).join("setup.sql"))
+        .unwrap()
+        .replace("ROLE innkeeper ", &format!("ROLE {LOGIN} "))
+        .replace("TO innkeeper;", &format!("TO {LOGIN};"));
     let (statements, query) = setup.split_once("\nSELECT").expect("the query of the tenants");
     database.admin(statements).await;
     let query = format!("SELECT{}", query.replace("\\gexec", ""));
@@ -116,8 +123,11 @@ impl Application {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let application = Self { child, address };
-        eventually("the application listens", || async { TcpStream::connect(address).await.is_ok() }).await;
+        let mut application = Self { child, address };
+        while TcpStream::connect(address).await.is_err() {
+            assert!(application.child.try_wait().unwrap().is_none(), "the application ended");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         application
     }
 }

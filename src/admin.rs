@@ -3,6 +3,7 @@
 
 mod answer;
 mod call;
+mod databases;
 mod host;
 mod log;
 mod overrides;
@@ -268,6 +269,7 @@ impl Admin {
         self.metrics.oldest_generation_age.set(live.oldest.as_secs_f64());
         plugins::measure(&self.reloader, &self.metrics);
         upstreams::measure(&self.reloader, &self.metrics);
+        databases::measure(&self.reloader, &self.metrics);
         open_metrics(self.metrics.expose())
     }
 }

@@ -101,6 +101,15 @@ pub struct DatabaseLabel {
     pub database: Arc<str>,
 }
 
+/// Labels of a database's connections.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ConnectionLabels {
+    /// The database's name in the policy.
+    pub database: Arc<str>,
+    /// `in-use` or `idle`.
+    pub state: &'static str,
+}
+
 /// One label: a certificate's file, as the policy writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CertificateLabel {
@@ -167,6 +176,10 @@ pub struct Metrics {
     pub mirrored: Family<ResultLabel, Counter>,
     /// Time waited for a database connection.
     pub pool_wait: Durations<DatabaseLabel>,
+    /// Database connections by state.
+    pub pool_connections: Family<ConnectionLabels, Gauge>,
+    /// Requests that wait for one.
+    pub pool_waiting: Family<DatabaseLabel, Gauge>,
     /// Connections closed because their state was in doubt.
     pub connections_discarded: Family<DatabaseLabel, Counter>,
     /// Statements that left their tenant's scope. Any value but 0 is an alarm.
@@ -228,6 +241,8 @@ impl Metrics {
             tenant_wait: duration_histogram(),
             mirrored: Family::default(),
             pool_wait: Family::new_with_constructor(duration_histogram),
+            pool_connections: Family::default(),
+            pool_waiting: Family::default(),
             connections_discarded: Family::default(),
             isolation_breaches: Family::default(),
             reloads: Family::default(),
@@ -376,6 +391,12 @@ impl Metrics {
             "Time waited for a database connection",
             Unit::Seconds,
             self.pool_wait.clone(),
+        );
+        registry.register("pool_connections", "Database connections by state", self.pool_connections.clone());
+        registry.register(
+            "pool_waiting",
+            "Requests that wait for a database connection",
+            self.pool_waiting.clone(),
         );
         registry.register(
             "connections_discarded",

@@ -22,6 +22,7 @@ use std::time::Duration;
 pub use batch::{Batch, Characteristics, ClientStatement, IsolationLevel};
 pub use execute::StatementRows;
 pub use guard::{Guard, Vetted, harmless_functions};
+pub use pool::PoolStatus;
 pub use scope::Scope;
 pub use stream::Rows;
 pub use value::{Given, Value, read_value};
@@ -81,6 +82,11 @@ impl Database {
     /// What the policy says of it.
     pub fn settings(&self) -> &Arc<policy::Database> {
         &self.settings
+    }
+
+    /// How its pool is used now.
+    pub fn pool_status(&self) -> PoolStatus {
+        self.pool.status()
     }
 
     /// Asks the server for a sign of life, over a pooled connection.

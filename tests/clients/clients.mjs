@@ -1,8 +1,10 @@
 // Drives @neondatabase/serverless and drizzle-orm/neon-http, both unmodified, against a gateway, as
 // two tenants at once. Arguments: the gateway's URL.
 import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { neon, neonConfig, NeonDbError } from '@neondatabase/serverless';
 import { drizzle } from 'drizzle-orm/neon-http';
+import { migrate } from 'drizzle-orm/neon-http/migrator';
 import { count, eq, sql as fragment } from 'drizzle-orm';
 import { pgTable, serial, text, numeric, bigint, jsonb, timestamp } from 'drizzle-orm/pg-core';
 
@@ -156,6 +158,42 @@ async function orm(tenant) {
   await assert.rejects(db.insert(notes).values({ note: `${tenant} 1` }), (error) => error.cause?.code === '23505');
 }
 
+// What `drizzle-kit generate` writes.
+const migrationsFolder = './migrations';
+mkdirSync(`${migrationsFolder}/meta`, { recursive: true });
+writeFileSync(
+  `${migrationsFolder}/meta/_journal.json`,
+  JSON.stringify({
+    version: '7',
+    dialect: 'postgresql',
+    entries: [{ idx: 0, version: '7', when: 1700000000000, tag: '0000_first', breakpoints: true }],
+  }),
+);
+writeFileSync(
+  `${migrationsFolder}/0000_first.sql`,
+  `CREATE TABLE "authors" ("id" serial PRIMARY KEY NOT NULL, "name" text NOT NULL);
+--> statement-breakpoint
+CREATE TABLE "books" ("id" serial PRIMARY KEY NOT NULL, "author_id" integer);
+--> statement-breakpoint
+ALTER TABLE "books" ADD CONSTRAINT "books_author_id_fk" FOREIGN KEY ("author_id") REFERENCES "authors"("id") ON DELETE no action ON UPDATE no action;`,
+);
+
+async function migrations(tenant) {
+  const sql = connect(tenant);
+  const db = drizzle(sql);
+  // The second time, as at the next start of the application, there is nothing to do.
+  for (let start = 0; start < 2; start += 1) {
+    await migrate(db, { migrationsFolder, migrationsSchema: tenant });
+  }
+  assert.equal((await sql`select hash from __drizzle_migrations`).length, 1);
+  await assert.rejects(sql`insert into books (author_id) values (1)`, (error) => error.code === '23503');
+  await sql`insert into authors (name) values (${tenant})`;
+  assert.deepEqual(await sql`select name from authors`, [{ name: tenant }]);
+  // Its own schema, drizzle's default, is no tenant's: the refusal names the setting.
+  const refused = (error) => /migrationsSchema/.test(`${error.message} ${error.cause?.message}`);
+  await assert.rejects(migrate(db, { migrationsFolder }), refused);
+}
+
 // Everything at once, for both tenants: each must see its own rows alone. Within a tenant one after
 // the other, because some count what is there. drizzle replaces the driver's type parsers for the
 // whole process, and so comes last.
@@ -170,4 +208,5 @@ for (const parts of [[driver, types, transactions, errors], [orm]]) {
     }),
   );
 }
+await Promise.all(tenants.map(migrations));
 console.log('clients: passed');

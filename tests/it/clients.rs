@@ -1,6 +1,9 @@
-//! The clients that the sql target is made for, unmodified from npm, as two tenants at once.
+//! The clients that the sql target is made for, unmodified from npm and PyPI, as several tenants at once.
+
+mod fastapi;
 
 use std::path::Path;
+use std::process::Output;
 
 use tokio::process::Command;
 
@@ -8,8 +11,7 @@ use crate::sql_target::Scene;
 
 #[tokio::test]
 async fn neons_driver_and_drizzle_work_unmodified() {
-    // Node and its packages are not on every machine; `.ci/run clients` has them.
-    if std::env::var_os("INNKEEPER_CLIENTS").is_none() {
+    if !is_wanted() {
         return;
     }
     let scene = Scene::new("login").await;
@@ -29,14 +31,23 @@ async fn neons_driver_and_drizzle_work_unmodified() {
     assert_eq!(scene.breaches(), 0);
 }
 
-async fn run(directory: &Path, program: &str, arguments: &[&str]) {
-    let output = Command::new(program)
+/// Node, Python and their packages are not on every machine; `.ci/run clients` has them.
+fn is_wanted() -> bool {
+    std::env::var_os("INNKEEPER_CLIENTS").is_some()
+}
+
+async fn output_of(directory: &Path, program: &str, arguments: &[&str]) -> Output {
+    Command::new(program)
         .args(arguments)
         .current_dir(directory)
         .kill_on_drop(true)
         .output()
         .await
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
+        .unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+async fn run(directory: &Path, program: &str, arguments: &[&str]) {
+    let output = output_of(directory, program, arguments).await;
     let text = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&text));
 }

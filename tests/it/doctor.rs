@@ -6,7 +6,9 @@ use std::process::{Output, Stdio};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::support::postgres::{TestDatabase, database};
+use innkeeper::cli::demo::cluster::PrivatePostgres;
+
+use crate::support::postgres::{TestDatabase, alone, database};
 
 /// A database with three tenants, and a policy for it.
 struct Practice {
@@ -19,7 +21,10 @@ const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
 impl Practice {
     /// Tenants as `docs/isolation.md` sets them up at this level.
     async fn well_kept(level: &str) -> Self {
-        let database = database().await;
+        Self::well_kept_in(database().await, level).await
+    }
+
+    async fn well_kept_in(database: TestDatabase, level: &str) -> Self {
         let (name, login) = (database.name.clone(), database.login());
         database.admin("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
         for tenant in TENANTS {
@@ -255,7 +260,33 @@ async fn every_leak_between_logins_is_found_and_mended() {
             "risk",
             "CREATE FUNCTION public.peek() RETURNS bigint SECURITY DEFINER LANGUAGE sql AS 'SELECT count(*) FROM globex.orders'",
         ),
+        (
+            "callers-search-path",
+            "leak",
+            "CREATE FUNCTION public.peep() RETURNS bigint SECURITY DEFINER LANGUAGE sql AS 'SELECT count(*) FROM globex.orders'; GRANT CREATE ON SCHEMA acme TO {db}_acme",
+        ),
         ("leaves-the-database", "leak", "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO {db}_acme"),
+        (
+            "leaves-the-database",
+            "leak",
+            "CREATE LANGUAGE wild HANDLER plpgsql_call_handler VALIDATOR plpgsql_validator; CREATE FUNCTION public.wild() RETURNS int LANGUAGE wild AS 'BEGIN RETURN 1; END'",
+        ),
+        (
+            "asks-other-servers",
+            "risk",
+            "CREATE FOREIGN DATA WRAPPER far; CREATE SERVER elsewhere FOREIGN DATA WRAPPER far; GRANT USAGE ON FOREIGN SERVER elsewhere TO {db}_acme",
+        ),
+        ("asks-other-servers", "risk", "CREATE USER MAPPING FOR PUBLIC SERVER elsewhere"),
+        (
+            "row-security-alone",
+            "risk",
+            "GRANT USAGE ON SCHEMA initech TO {db}_acme; GRANT SELECT ON initech.orders TO {db}_acme; ALTER TABLE initech.orders ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON initech.orders TO {db}_initech USING (true)",
+        ),
+        (
+            "reads-another-tenant",
+            "leak",
+            "GRANT USAGE ON SCHEMA initech TO {db}_acme; GRANT SELECT ON initech.orders TO {db}_acme; CREATE POLICY all_of_them ON initech.orders USING (true)",
+        ),
         ("role-cannot-log-in", "risk", "ALTER ROLE {db}_initech NOLOGIN"),
     ] {
         practice.find_and_mend(id, severity, plant).await;
@@ -274,6 +305,51 @@ async fn a_schema_that_all_tenants_search_is_nobodys_to_write_in() {
     practice
         .find_and_mend("creates-in-a-shared-schema", "leak", "GRANT CREATE ON SCHEMA common TO PUBLIC")
         .await;
+}
+
+#[tokio::test]
+async fn policies_that_hold_nobody_are_found() {
+    let practice = Practice::well_kept("login").await;
+    practice
+        .database
+        .admin(
+            "CREATE SCHEMA common; GRANT USAGE ON SCHEMA common TO PUBLIC; CREATE TABLE common.events (tenant text); \
+             CREATE POLICY own ON common.events USING (tenant = current_user)",
+        )
+        .await;
+    practice.write_policy("login, shared_schemas: [common]", &practice.listed());
+    practice.examine(&[]).await.is_sound("nobody may read what has policies");
+    for (id, plant) in [
+        ("row-security-is-off", "GRANT SELECT ON common.events TO PUBLIC"),
+        ("row-security-is-not-forced", "ALTER TABLE common.events OWNER TO {db}_acme"),
+    ] {
+        practice.find_and_mend(id, "leak", plant).await;
+    }
+}
+
+#[tokio::test]
+async fn the_rules_of_who_comes_in_are_read_where_they_may_be() {
+    let server = PrivatePostgres::start().await.unwrap();
+    let practice = Practice::well_kept_in(alone(&server).await, "login").await;
+    let rules: String = practice.database.read("SELECT current_setting('hba_file')").await;
+    let rules_before = std::fs::read_to_string(&rules).unwrap();
+    let lines = "host all all 10.0.0.0/8 trust\nhost all all 0.0.0.0/0 password\nhostssl all all 0.0.0.0/0 password\n";
+    std::fs::write(&rules, format!("{rules_before}\n{lines}")).unwrap();
+    practice.examine(&[]).await.is_sound("the login may not read the rules");
+    let login = practice.database.login();
+    practice
+        .database
+        .admin(&format!(
+            "GRANT SELECT ON pg_hba_file_rules TO {login}; GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO {login}"
+        ))
+        .await;
+    let diagnosis = practice.examine(&[]).await;
+    let trusting = rules_before.lines().count() + 2;
+    for (id, line) in [("trusted-from-afar", trusting), ("passwords-in-clear", trusting + 1)] {
+        let found = diagnosis.findings(id);
+        assert_eq!(found.len(), 1, "{:#}", diagnosis.report);
+        assert!(found[0]["what"].as_str().unwrap().ends_with(&format!("in line {line}")), "{found:#?}");
+    }
 }
 
 #[tokio::test]

@@ -134,27 +134,36 @@ fn role(fixture: &TenantFixture, tenant: usize) -> &str {
 async fn every_hostile_statement_is_refused_with_a_detail_that_helps() {
     let scene = Scene::new().await;
     let entries = scene.entries(HOSTILE);
-    assert!(entries.len() >= 150, "{}", entries.len());
+    assert!(entries.len() >= 700, "{}", entries.len());
+    let mut wrong = Vec::new();
     for (name, says, sql) in entries {
         match scene.vet(&sql) {
-            Ok(_) => panic!("{name} passed: {sql}"),
+            Ok(_) => wrong.push(format!("{name} passed: {sql}")),
             Err(refusal) => {
                 assert_eq!(refusal.code().as_str(), "query-refused", "{name}");
-                assert!(!says.is_empty() && refusal.detail().contains(says), "{name}: {}", refusal.detail());
+                if says.is_empty() || !refusal.detail().contains(says) {
+                    wrong.push(format!("{name}: {}", refusal.detail()));
+                }
             }
         }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[tokio::test]
 async fn every_ordinary_statement_passes_as_it_is() {
     let scene = Scene::new().await;
     let entries = scene.entries(ORDINARY);
-    assert!(entries.len() >= 80, "{}", entries.len());
+    assert!(entries.len() >= 250, "{}", entries.len());
+    let mut wrong = Vec::new();
     for (name, _, sql) in entries {
-        let vetted = scene.vet(&sql).unwrap_or_else(|refusal| panic!("{name}: {}\n{sql}", refusal.detail()));
-        assert_eq!(vetted.text(), sql, "{name}");
+        match scene.vet(&sql) {
+            Ok(vetted) if name == "own-schema" => assert_eq!(vetted.text(), "SELECT WHERE false"),
+            Ok(vetted) => assert_eq!(vetted.text(), sql, "{name}"),
+            Err(refusal) => wrong.push(format!("{name}: {}", refusal.detail())),
+        }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod errors;
 mod logins;
 mod pages;
+mod pool;
 mod protocol;
 mod streams;
 mod walls;

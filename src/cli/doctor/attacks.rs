@@ -21,6 +21,8 @@ struct Canary {
     qualified: String,
     /// Without.
     plain: String,
+    /// Whether its policies hold the attacker.
+    is_guarded: bool,
 }
 
 /// What was learned, over all pairs of tenants.
@@ -62,7 +64,11 @@ fn cannot_enter(look: &Examination<'_>, attacker: &Subject) -> Finding {
     let role = look.quoted_role_of(attacker);
     let (what, mend) = match attacker.level {
         Isolation::Login => ("log in", Vec::new()),
-        _ => ("be taken on by the login role", vec![format!("GRANT {role} TO {};", look.login)]),
+        _ => {
+            // Since PostgreSQL 16 a membership may be one that does not let anyone become the role.
+            let options = if look.version >= 160_000 { " WITH INHERIT FALSE, SET TRUE" } else { "" };
+            ("be taken on by the login role", vec![format!("GRANT {role} TO {}{options};", look.login)])
+        }
     };
     Finding::new(Severity::Risk, "tenant-cannot-come-in", format!("the role {role} cannot {what}"))
         .because("the tenant's requests fail; at level `login` look at its password, and at `pg_hba.conf`")
@@ -190,13 +196,20 @@ async fn reach(
                 ],
             ])
             .await;
-        log.judge(outcome, "reads-another-tenant", "no tenant reads another's tables", || {
-            let what = format!("{role} reads {} of the tenant `{}`", table.qualified, victim.id);
-            let found = Finding::new(Severity::Leak, "reads-another-tenant", what)
-                .because("a statement that names the other schema is answered")
-                .mended_by(mend.clone());
-            across(found, attacker, victim)
-        });
+        // Row security answers "nothing" where a missing right answers "no".
+        let is_hidden =
+            outcome == Outcome::Done && table.is_guarded && !hands.sees_a_row_of(&table.qualified).await?;
+        if is_hidden {
+            log.tell(across(only_row_security(&role, &table, victim, &mend), attacker, victim));
+        } else {
+            log.judge(outcome, "reads-another-tenant", "no tenant reads another's tables", || {
+                let what = format!("{role} reads {} of the tenant `{}`", table.qualified, victim.id);
+                let found = Finding::new(Severity::Leak, "reads-another-tenant", what)
+                    .because("a statement that names the other schema is answered")
+                    .mended_by(mend.clone());
+                across(found, attacker, victim)
+            });
+        }
         step_back(look, hands, attacker, victim, log).await?;
     }
 
@@ -227,6 +240,18 @@ async fn reach(
     });
     become_another(look, hands, attacker, victim, log).await;
     Ok(())
+}
+
+fn only_row_security(role: &str, table: &Canary, victim: &Subject, mend: &[String]) -> Finding {
+    let what = format!(
+        "{role} may read {} of the tenant `{}`, and sees no row of it by its policies alone",
+        table.qualified, victim.id
+    );
+    Finding::new(Severity::Risk, "row-security-alone", what)
+        .because(
+            "one more policy, one exempt owner, or row security that somebody switches off, and it reads",
+        )
+        .mended_by(mend.iter().cloned())
 }
 
 /// That one tenant reaches another. Level `schema` does not promise otherwise, and to mend it would
@@ -386,7 +411,7 @@ async fn canary(
     );
     let rows = rows.await?;
     let Some(row) = rows.first() else { return Ok(None) };
-    Ok(Some(Canary { qualified: row.try_get(0)?, plain: row.try_get(1)? }))
+    Ok(Some(Canary { qualified: row.try_get(0)?, plain: row.try_get(1)?, is_guarded: row.try_get(2)? }))
 }
 
 /// The statements that take CREATE on a schema from the attacker, and from whomever it has it of.

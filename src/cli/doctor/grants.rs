@@ -11,8 +11,9 @@ use super::subject::Subject;
 const FILE_FUNCTIONS: &[&str] =
     &["lo_export", "lo_import", "pg_ls_dir", "pg_read_binary_file", "pg_read_file", "pg_stat_file"];
 
-/// Extensions whose functions open connections or files from inside the server.
-const REACHING_EXTENSIONS: &[&str] = &["adminpack", "dblink"];
+/// Extensions whose functions open connections or files from inside the server, or run statements in
+/// other sessions.
+const REACHING_EXTENSIONS: &[&str] = &["adminpack", "dblink", "http", "pg_background", "pg_cron", "pg_net"];
 
 pub(super) async fn examine(look: &mut Examination<'_>) -> Result<Vec<Finding>, Error> {
     let mut findings = missing_schemas(look).await?;
@@ -24,7 +25,9 @@ pub(super) async fn examine(look: &mut Examination<'_>) -> Result<Vec<Finding>, 
         findings.extend(other_schemas(look, &subject).await?);
         findings.extend(borrowed_powers(look, &subject).await?);
         findings.extend(ways_out(look, &subject).await?);
+        findings.extend(other_servers(look, &subject).await?);
     }
+    findings.extend(row_security(look).await?);
     if findings.is_empty() {
         findings.push(Finding::new(Severity::Holds, "grants", "no grant leads out of a tenant's schema"));
     }
@@ -139,29 +142,42 @@ async fn borrowed_powers(look: &mut Examination<'_>, subject: &Subject) -> Resul
     let rows = look.catalogue.rows(
         sqlx::query(include_str!("queries/borrowed_powers.sql"))
             .bind(look.role_of(subject).to_owned())
-            .bind(others),
+            .bind(others)
+            .bind(subject.schema.as_str().to_owned()),
     );
-    let tell = |row: &PgRow| {
+    let mut findings = Vec::new();
+    for row in rows.await? {
         let (function, owner): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         let (is_pinned, for_all): (bool, bool) = (row.try_get(2)?, row.try_get(3)?);
-        let path = if is_pinned { "" } else { ", on the caller's search path" };
+        let (home, makes_names): (String, bool) = (row.try_get(4)?, row.try_get(5)?);
+        if !is_pinned {
+            let severity = if makes_names { Severity::Leak } else { Severity::Risk };
+            let what = format!("{function} runs as {owner} on the search path of {role}, who may call it");
+            findings.push(
+                Finding::new(severity, "callers-search-path", what)
+                    .because(
+                        "whoever makes a table, function or operator in front of the one that it means has it \
+                         do anything as its owner",
+                    )
+                    .mended_by([format!(
+                        "ALTER ROUTINE {function} SET search_path TO pg_catalog, {home}, pg_temp;"
+                    )])
+                    .at([subject]),
+            );
+        }
         let grantee = if for_all { "PUBLIC" } else { role.as_str() };
-        Ok(Finding::new(
-            Severity::Risk,
-            "borrowed-power",
-            format!(
-                "{role} may call {function}, which \
-                                                                   runs as {owner}{path}"
-            ),
-        )
-        .because(
-            "it does for a tenant what the tenant may not do itself: read it, pin its \
-                      `search_path`, or take it away",
-        )
-        .mended_by([format!("REVOKE EXECUTE ON ROUTINE {function} FROM {grantee};")])
-        .at([subject]))
-    };
-    rows.await?.iter().map(tell).collect()
+        findings.push(
+            Finding::new(
+                Severity::Risk,
+                "borrowed-power",
+                format!("{role} may call {function}, which runs as {owner}"),
+            )
+            .because("it does for a tenant what the tenant may not do itself: read it, or take it away")
+            .mended_by([format!("REVOKE EXECUTE ON ROUTINE {function} FROM {grantee};")])
+            .at([subject]),
+        );
+    }
+    Ok(findings)
 }
 
 /// Ways out of the database as such: files, programs, other servers.
@@ -190,4 +206,55 @@ async fn ways_out(look: &mut Examination<'_>, subject: &Subject) -> Result<Vec<F
         .at([subject]))
     };
     rows.await?.iter().map(tell).collect()
+}
+
+/// Other servers that PostgreSQL itself asks for the tenant.
+async fn other_servers(look: &mut Examination<'_>, subject: &Subject) -> Result<Vec<Finding>, Error> {
+    let role = look.role_of(subject).to_owned();
+    let rows = look.catalogue.rows(sqlx::query(include_str!("queries/other_servers.sql")).bind(role));
+    let tell = |row: &PgRow| {
+        Ok(Finding::new(Severity::Risk, "asks-other-servers", row.try_get::<String, _>(0)?)
+            .because(
+                "what stands behind is read as whoever the mapping says, whichever tenant asks: it is \
+                 outside of what holds here",
+            )
+            .mended_by([row.try_get(1)?])
+            .at([subject]))
+    };
+    rows.await?.iter().map(tell).collect()
+}
+
+/// Tables for all tenants whose policies are written, and hold nobody.
+async fn row_security(look: &mut Examination<'_>) -> Result<Vec<Finding>, Error> {
+    let mut schemas: Vec<String> =
+        look.database.shared_schemas.iter().map(|schema| schema.as_str().to_owned()).collect();
+    schemas.push("public".to_owned());
+    let mut findings: Vec<Finding> = Vec::new();
+    for subject in look.subjects.clone() {
+        let role = look.role_of(&subject).to_owned();
+        let rows = look
+            .catalogue
+            .rows(sqlx::query(include_str!("queries/row_security.sql")).bind(role).bind(schemas.clone()));
+        for row in rows.await? {
+            let (table, is_on): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+            let role = look.quoted_role_of(&subject);
+            let (id, what, mend) = if is_on {
+                let what = format!("the policies of {table} do not hold {role}, who owns it");
+                ("row-security-is-not-forced", what, format!("ALTER TABLE {table} FORCE ROW LEVEL SECURITY;"))
+            } else {
+                let what = format!("{table} has policies, and its row security is off");
+                ("row-security-is-off", what, format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;"))
+            };
+            match findings.iter_mut().find(|told| told.what == what) {
+                Some(told) => told.tenants.push(subject.id.to_string()),
+                None => findings.push(
+                    Finding::new(Severity::Leak, id, what)
+                        .because("every tenant sees the rows of all, and whoever wrote the policies thinks otherwise")
+                        .mended_by([mend])
+                        .at([&subject]),
+                ),
+            }
+        }
+    }
+    Ok(findings)
 }

@@ -276,8 +276,15 @@ async fn memberships(
         let (reached, quoted): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         let (hop, member): (String, String) = (row.try_get(2)?, row.try_get(3)?);
         let severity = if REACH_OTHERS.contains(&reached.as_str()) { Severity::Risk } else { Severity::Leak };
-        Ok(Finding::new(severity, "tenant-is-member", format!("the role {member} is a member of {quoted}"))
-            .because("it may use, or become, what it is a member of")
+        let means = match (row.try_get(4)?, row.try_get(5)?) {
+            (true, true) => "has its rights, and may become it",
+            (true, false) => "has its rights",
+            (false, true) => "may become it",
+            (false, false) => "may grant itself the rest",
+        };
+        let what = format!("the role {member} is a member of {quoted}, and {means}");
+        Ok(Finding::new(severity, "tenant-is-member", what)
+            .because("a tenant then does what only that role may do")
             .mended_by([format!("REVOKE {hop} FROM {member};")])
             .at([subject]))
     };

@@ -44,6 +44,21 @@ pub(super) async fn examine(look: &mut Examination<'_>) -> Result<Vec<Finding>, 
                                                               this machine",
         )
     });
+    if facts.try_get("listens_afar")? && !facts.try_get::<bool, _>("offers_tls")? {
+        findings.push(
+            Finding::new(
+                Severity::Risk,
+                "server-without-tls",
+                "the server takes connections of other machines, and offers no TLS",
+            )
+            .because("whatever comes from there, also of other applications, can be read on the way")
+            .mended_by([
+                "ALTER SYSTEM SET ssl = on; -- with `server.crt` and `server.key` in the data directory"
+                    .to_owned(),
+                "SELECT pg_reload_conf();".to_owned(),
+            ]),
+        );
+    }
     if facts.try_get::<&str, _>("encryption")? == "md5" {
         findings.push(
             Finding::new(Severity::Risk, "md5-passwords", "new passwords are stored as MD5")
@@ -144,17 +159,30 @@ fn connections(look: &Examination<'_>, server: i64, limits: [(&str, String, i64)
     Finding::new(Severity::Risk, ID, what).because(WHY).mended_by(mend)
 }
 
-async fn trusted_from_afar(look: &mut Examination<'_>) -> Result<Option<Finding>, Error> {
+/// What `pg_hba.conf` lets in from other machines, where the login may read it.
+async fn trusted_from_afar(look: &mut Examination<'_>) -> Result<Vec<Finding>, Error> {
     let rows = look.catalogue.rows(sqlx::query(include_str!("queries/trusted_from_afar.sql")));
-    let lines: Vec<i32> = rows.await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    if lines.is_empty() {
-        return Ok(None);
+    let (mut trusting, mut in_clear) = (Vec::new(), Vec::new());
+    for row in rows.await? {
+        let line = row.try_get::<i32, _>(0)?.to_string();
+        if row.try_get(1)? { trusting.push(line) } else { in_clear.push(line) }
     }
-    let lines: Vec<String> = lines.iter().map(i32::to_string).collect();
-    let what =
-        format!("`pg_hba.conf` lets other machines in without a password, in line {}", lines.join(", "));
-    Ok(Some(
-        Finding::new(Severity::Risk, "trusted-from-afar", what)
-            .because("whoever reaches the port is whichever role it names: ask for `scram-sha-256` there"),
-    ))
+    let mut findings = Vec::new();
+    if !trusting.is_empty() {
+        let lines = trusting.join(", ");
+        let what = format!("`pg_hba.conf` lets other machines in without a password, in line {lines}");
+        findings.push(
+            Finding::new(Severity::Risk, "trusted-from-afar", what).because(
+                "whoever reaches the port is whichever role it names: ask for `scram-sha-256` there",
+            ),
+        );
+    }
+    if !in_clear.is_empty() {
+        let lines = in_clear.join(", ");
+        let what = format!("`pg_hba.conf` takes passwords in clear from other machines, in line {lines}");
+        findings.push(Finding::new(Severity::Risk, "passwords-in-clear", what).because(
+            "who can listen on the way logs in as that role: ask for `scram-sha-256`, over `hostssl`",
+        ));
+    }
+    Ok(findings)
 }

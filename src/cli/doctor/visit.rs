@@ -107,6 +107,15 @@ impl Attacker {
         }
     }
 
+    /// Whether it sees a row of the table that it may read: row security can hide them all.
+    pub(super) async fn sees_a_row_of(&mut self, table: &str) -> Result<bool, Error> {
+        self.begin().await?;
+        let text = AssertSqlSafe(format!("SELECT FROM {table} LIMIT 1"));
+        let row = self.connection.fetch_optional(sqlx::raw_sql(text)).await;
+        self.leave().await?;
+        Ok(row?.is_some())
+    }
+
     /// Tries one way after the other until one goes through.
     pub(super) async fn attempt_any(&mut self, ways: impl IntoIterator<Item = Vec<String>>) -> Outcome {
         let mut outcome = Outcome::Refused;

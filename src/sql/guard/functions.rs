@@ -1,6 +1,8 @@
 //! Which functions a statement may call: PostgreSQL's harmless ones, those of the policy, and never
 //! those that reach beyond a tenant.
 
+use super::names::looks_names_up;
+
 /// PostgreSQL's own functions that compute from what they are given: mathematics, text, time,
 /// JSON, arrays, ranges, text search, aggregates, windows. Sorted. What they cost is bounded by
 /// `statement_timeout`, not here.
@@ -92,6 +94,34 @@ const FORMS: [&str; 11] = [
     "nullif",
 ];
 
+/// Functions of one argument that look names up, lock, or change or tell of what is not the tenant's,
+/// besides those called `pg_…`. Sorted.
+const REACH_AS_FIELDS: [&str; 20] = [
+    "aclexplode",
+    "amvalidate",
+    "brin_summarize_new_values",
+    "current_schemas",
+    "currval",
+    "fmgr_c_validator",
+    "fmgr_internal_validator",
+    "fmgr_sql_validator",
+    "gin_clean_pending_list",
+    "hash_aclitem",
+    "mxid_age",
+    "nextval",
+    "obj_description",
+    "oidvectortypes",
+    "plpgsql_validator",
+    "row_security_active",
+    "setseed",
+    "to_regtypemod",
+    "ts_debug",
+    "ts_token_type",
+];
+
+/// What the names of functions that tell of the server start with, and those of its tables' rows.
+const PREFIXES_OF_THE_SERVER: [&str; 3] = ["binary_upgrade_", "pg_", "txid_"];
+
 /// Functions whose first argument names a sequence, as text.
 const TAKE_A_SEQUENCE: [&str; 2] = ["nextval", "setval"];
 
@@ -110,6 +140,18 @@ pub(super) fn takes_a_sequence(name: &str) -> bool {
     TAKE_A_SEQUENCE.contains(&name)
 }
 
+/// Whether `x.name` must not be written. Where `x` has no column of that name, PostgreSQL calls a
+/// function with it, or casts it to a type. Only what is surely no column is refused: the names are
+/// those of PostgreSQL's own functions of one argument that do more than compute.
+pub(super) fn reaches_as_a_field(name: &str) -> bool {
+    // How the functions are called that read and write such a type.
+    let conversions = ["in", "out", "send"].into_iter().filter_map(|suffix| name.strip_suffix(suffix));
+    let mut types = conversions.chain(name.strip_prefix("to_")).chain([name]);
+    REACH_AS_FIELDS.binary_search(&name).is_ok()
+        || PREFIXES_OF_THE_SERVER.iter().any(|prefix| name.trim_start_matches('_').starts_with(prefix))
+        || types.any(looks_names_up)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +161,6 @@ mod tests {
     fn the_list_is_sorted_and_holds_nothing_forbidden() {
         assert!(HARMLESS.is_sorted_by(|a, b| a < b));
         assert_eq!(HARMLESS.iter().find(|name| is_forbidden_function(name)), None);
+        assert!(REACH_AS_FIELDS.is_sorted_by(|a, b| a < b));
     }
 }

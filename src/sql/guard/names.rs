@@ -164,16 +164,28 @@ pub(super) fn fold(name: &str) -> String {
     }
 }
 
+/// Whether values of the type `type_name`, or of its elements, are names that are looked up from text.
+pub(super) fn looks_names_up(type_name: &str) -> bool {
+    TYPES_THAT_LOOK_UP.contains(&element(type_name))
+}
+
 /// PostgreSQL looks into `pg_catalog` first, and everything in it that has rows is called `pg_…`.
 fn own_relation(name: &str) -> Result<(), Objection> {
     if name.starts_with("pg_") { Err(Objection::Catalogue(shown(name))) } else { Ok(()) }
 }
 
 fn harmless_type(name: &str) -> Result<(), Objection> {
-    if TYPES_THAT_LOOK_UP.contains(&name) || name.starts_with("pg_") {
-        return Err(Objection::Type(shown(name)));
-    }
-    Ok(())
+    if looks_names_up(name) || of_the_catalogue(name) { Err(Objection::Type(shown(name))) } else { Ok(()) }
+}
+
+/// Whether `type_name` is a row type of the catalogue, or an array of them.
+fn of_the_catalogue(type_name: &str) -> bool {
+    element(type_name).starts_with("pg_")
+}
+
+/// An array's type is called like its element's, behind an underscore.
+fn element(type_name: &str) -> &str {
+    type_name.trim_start_matches('_')
 }
 
 fn is_catalogue(schema: &str) -> bool {

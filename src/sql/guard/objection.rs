@@ -71,13 +71,21 @@ pub(super) enum Objection {
     Function(String),
     #[error("the function `{0}` can reach beyond this tenant and is never allowed")]
     ForbiddenFunction(String),
+    #[error(
+        "`{0}` calls a function that can reach beyond this tenant, unless there is a column of that name: \
+             give the column another name in the table, or in a view"
+    )]
+    Field(String),
     #[error("the sequence of `{0}` must be a name in single quotes, of this tenant's own schema")]
     SequenceName(String),
     #[error("`{0}` tells of the server's own set-up and is not allowed")]
     ServerName(String),
     #[error("row locks are not allowed where statements only read: leave `FOR UPDATE` or `FOR SHARE` out")]
     Lock,
-    #[error("only this tenant's own schema can be created, without an owner and without contents")]
+    #[error(
+        "only this tenant's own schema can be created, without an owner and without contents: have a \
+             migrator keep its journal there (drizzle: `migrationsSchema`)"
+    )]
     CreateSchema,
 }
 

@@ -106,6 +106,23 @@ fn a_function_of_the_policy_may_be_called_unless_it_reaches_beyond_a_tenant() {
 }
 
 #[test]
+fn a_field_is_no_way_to_call_a_function_that_reaches_out() {
+    let guard = guard(&ALL);
+    for sql in
+        ["SELECT (t.address).city", "SELECT t.region, (a).to_region", "SELECT (a).b.length", "SELECT t.*"]
+    {
+        assert!(read(&guard, sql).is_ok(), "{sql}");
+    }
+    for sql in
+        ["SELECT (1).pg_sleep", "SELECT t.pg_typeof", "SELECT ('x').to_regrole.a", "SELECT (a)._regclass"]
+    {
+        assert!(matches!(read(&guard, sql), Err(Objection::Field(_))), "{sql}");
+    }
+    let read_file = read(&guard, "SELECT ('x').pg_read_file.length");
+    assert!(matches!(read_file, Err(Objection::ForbiddenFunction(_))));
+}
+
+#[test]
 fn rows_are_not_locked_where_statements_only_read() {
     let mut guard = guard(&ALL);
     assert!(read(&guard, "SELECT * FROM t FOR UPDATE").is_ok());

@@ -29,12 +29,12 @@ impl Judge<'_> {
             Rule::Name(role) => self.schemas.judge(role, node),
             Rule::NamePart => part_of_a_judged_name(node),
             Rule::Column => names::judge_word(node),
-            Rule::Field if is_judged_with_its_parent(node) => Ok(()),
+            Rule::Field if is_callee(node) => Ok(()),
             Rule::Field => self.field(node),
             Rule::Call => self.call(node),
             Rule::Schema => self.create_schema(node),
             Rule::Lock if self.guard.read_only => Err(Objection::Lock),
-            Rule::Lock => Ok(()),
+            Rule::Lock => lock(node),
             Rule::ExplainOption => explain_option(node),
             Rule::Refused => Err(Objection::Construct(shown(&node.text().to_string()))),
         }
@@ -109,10 +109,17 @@ impl Judge<'_> {
 
     fn field(&self, field: &SyntaxNode) -> Result<(), Objection> {
         let text = field.text().to_string();
-        // `t.f` calls f(t) where the table t has no such column.
-        let last = field.children().last().map(|name| names::parts(&name)).unwrap_or_default();
+        // `x.f` calls f(x) where x has no such column.
+        let last = field.children().nth(1).map(|name| names::parts(&name)).unwrap_or_default();
         if last.iter().any(|name| is_forbidden_function(name)) {
             return Err(Objection::ForbiddenFunction(shown(&text)));
+        }
+        if last.iter().any(|name| functions::reaches_as_a_field(name)) {
+            return Err(Objection::Field(shown(&text)));
+        }
+        if field.parent().is_some_and(|parent| parent.kind() == SyntaxKind::FIELD_EXPR) {
+            // The whole of `a.b.c` tells whether `a` is a schema.
+            return Ok(());
         }
         // What starts with a value in brackets is a composite's field, and names no schema.
         match dotted_names(field) {
@@ -145,11 +152,19 @@ fn part_of_a_judged_name(node: &SyntaxNode) -> Result<(), Objection> {
     }
 }
 
-fn is_judged_with_its_parent(field: &SyntaxNode) -> bool {
-    field.parent().is_some_and(|parent| match parent.kind() {
-        SyntaxKind::FIELD_EXPR => true,
-        SyntaxKind::CALL_EXPR => parent.first_child().as_ref() == Some(field),
-        _ => false,
+/// A lock names tables of FROM, by what they are called there.
+fn lock(clause: &SyntaxNode) -> Result<(), Objection> {
+    let mut named = clause.children().filter(|part| part.kind() == SyntaxKind::LOCKING_OF);
+    match named.find(|list| list.children().any(|table| table.kind() != SyntaxKind::NAME_REF)) {
+        Some(list) => Err(refused(&list)),
+        None => Ok(()),
+    }
+}
+
+/// Whether `field` is the name of a function that is called, and judged with the call.
+fn is_callee(field: &SyntaxNode) -> bool {
+    field.parent().is_some_and(|parent| {
+        parent.kind() == SyntaxKind::CALL_EXPR && parent.first_child().as_ref() == Some(field)
     })
 }
 

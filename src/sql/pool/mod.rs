@@ -51,6 +51,17 @@ pub(super) struct Leased<C: Session> {
     permit: Permit,
 }
 
+/// How a pool is used at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Connections that requests have, or are opening.
+    pub in_use: usize,
+    /// Connections that nobody uses.
+    pub idle: usize,
+    /// Requests that wait for their turn.
+    pub waiting: usize,
+}
+
 struct Inner {
     server: Server,
     metrics: Arc<Metrics>,
@@ -92,6 +103,13 @@ impl Pool {
     /// A connection of the URL's user, for nobody's statements.
     pub(super) async fn take_own<C: Session>(&self) -> Result<Leased<C>, Refusal> {
         self.take_as(None, None, None).await
+    }
+
+    /// What is in use, idles and waits now.
+    pub(super) fn status(&self) -> PoolStatus {
+        let state = self.inner.state();
+        let in_use = self.inner.settings().max_connections - state.turnstile.free();
+        PoolStatus { in_use: in_use as usize, idle: state.shelf.len(), waiting: state.turnstile.waiting() }
     }
 
     async fn take_as<C: Session>(
@@ -400,6 +418,7 @@ mod tests {
         };
         let pool = pool(PoolSettings { acquire_timeout: Duration::from_millis(20), ..settings });
         let held = pool.take_as::<Held>(holder(0), None, None).await.unwrap();
+        assert_eq!(pool.status(), PoolStatus { in_use: 1, idle: 0, waiting: 0 });
         let (second, third) = tokio::join!(
             pool.take_as::<Held>(holder(0), None, None),
             pool.take_as::<Held>(holder(0), None, None)

@@ -112,6 +112,11 @@ impl<W> Turnstile<W> {
         self.free
     }
 
+    /// Waiters of all holders together. It looks at each line.
+    pub(super) fn waiting(&self) -> usize {
+        self.lines.values().map(|line| line.waiting.len()).sum()
+    }
+
     fn next(&mut self) -> Option<W> {
         while let Some(holder) = self.round.pop_front() {
             let line = self.lines.get_mut(&holder).expect("a line in the round is known");

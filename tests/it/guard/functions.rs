@@ -2,6 +2,7 @@
 
 use innkeeper::sql::harmless_functions;
 
+use super::{Scene, reading};
 use crate::support::postgres::database;
 
 /// Functions that came with a later version than the oldest supported one, and with which.
@@ -51,6 +52,14 @@ const VOLATILE: [&str; 10] = [
     "uuidv7",
 ];
 
+/// Ends of the names of functions that turn values into text or bytes and back, and that ask
+/// settings, like the time zone, how. `regconfig` is allowed as a type, too.
+#[rustfmt::skip]
+const ONLY_COMPUTE: [&str; 11] = [
+    "_in", "_out", "_send", "charsend", "namesend", "regconfigin", "regconfigout", "regconfigsend", "textsend",
+    "xml", "xml_is_well_formed",
+];
+
 #[tokio::test]
 async fn every_function_on_the_list_is_postgresqls_own() {
     let postgres = database().await;
@@ -95,6 +104,30 @@ async fn no_function_on_the_list_looks_names_up_or_changes_anything() {
             ))
             .await;
         assert_eq!(found, [""; 0], "{what}");
+    }
+}
+
+#[tokio::test]
+async fn no_function_that_does_more_than_compute_is_called_as_a_field() {
+    let scene = Scene::new().await;
+    let guard = reading(&scene);
+    let names: Vec<String> = scene
+        .postgres
+        .read(
+            "SELECT array_agg(DISTINCT proname::text) FROM pg_proc JOIN pg_type t ON t.oid = proargtypes[0] \
+             WHERE pronamespace = 'pg_catalog'::regnamespace AND pronargs - pronargdefaults < 2 \
+             AND (provolatile <> 'i' OR t.typname ~ '^(_?reg|_?acl)') AND t.typname <> 'internal'",
+        )
+        .await;
+    assert!(names.len() > 200, "{}", names.len());
+    let only_computes = |name: &str| {
+        ONLY_COMPUTE.iter().any(|end| name.ends_with(end))
+            || (harmless_functions().contains(&name) && name != "nextval")
+    };
+    for name in names.iter().filter(|name| !only_computes(name)) {
+        for sql in [format!("SELECT (a).{name} FROM t"), format!("SELECT a.{name} FROM t")] {
+            assert!(guard.vet(&sql, &scene.scope).is_err(), "{sql}");
+        }
     }
 }
 

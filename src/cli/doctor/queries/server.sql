@@ -1,6 +1,9 @@
 -- How one gets to the server, what it gives, what it writes down.
 SELECT (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS encrypted,
        coalesce(NOT (inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1'), false) AS remote,
+       current_setting('ssl')::bool AS offers_tls,
+       EXISTS (SELECT FROM regexp_split_to_table(current_setting('listen_addresses'), '\s*,\s*') AS address
+               WHERE address NOT IN ('', 'localhost', '127.0.0.1', '::1')) AS listens_afar,
        current_date::text AS today,
        current_setting('max_connections')::int8
          - current_setting('superuser_reserved_connections')::int8

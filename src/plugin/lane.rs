@@ -132,8 +132,9 @@ impl SlowLane {
         Ok(Self { runtime: Some(runtime) })
     }
 
-    /// Drives `call` to its end: where it starts, as long as its plugin is quick, and on the lane
-    /// from its first interruption on. A plugin whose last call was slow starts on the lane.
+    /// Drives `call` to its end: where it starts, as long as its plugin is quick, and on the lane, when
+    /// it is its turn, from its first interruption on. A plugin whose last call was slow starts on the
+    /// lane.
     ///
     /// # Errors
     /// The text of a panic in a host function.
@@ -150,12 +151,12 @@ impl SlowLane {
         }
         let turn = Arc::clone(&pace.turns).acquire_owned().await.expect("the semaphore is never closed");
         let before = pace.interruptions();
-        let answer = self.spawn(Box::pin(async move {
+        let in_turn = async move {
             // Held until the lane has thrown the call away, which can be long after its request ended.
             let _turn = turn;
             call.await
-        }));
-        let answer = answer.await?;
+        };
+        let answer = self.spawn(Box::pin(in_turn)).await?;
         if pace.interruptions() == before {
             pace.forgive(before);
         }
@@ -257,7 +258,7 @@ mod tests {
             requests.spawn(async move {
                 let endless: Call<()> = Box::pin(async move {
                     started.fetch_add(1, Ordering::SeqCst);
-                    pending().await
+                    pending::<()>().await;
                 });
                 lane.drive(&pace, endless).await
             });

@@ -143,6 +143,7 @@ pub(super) fn make_store(
     store.epoch_deadline_callback(|mut context| {
         let State { call, pace, .. } = context.data_mut();
         if Instant::now() >= call.limit.deadline {
+            pace.overran();
             return Err(HostStop::Deadline(call.limit.time).into());
         }
         Ok(if pace.interrupted(&mut call.found_running) {

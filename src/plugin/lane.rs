@@ -4,12 +4,14 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::instrument::WithSubscriber as _;
 
@@ -50,13 +52,26 @@ pub(super) struct SlowLane {
 /// a busy machine.
 const SLOW: Duration = Duration::from_micros(500);
 
+/// Calls of one plugin that the lane takes at once. More of them would only divide the same processor
+/// time, and whatever is moved there, or ended there, takes locks for which a worker may then wait until
+/// a thread of low priority runs again. A call that waits for its turn costs nothing.
+const TURNS: usize = 8;
+
 /// How one plugin has behaved: whether its calls may start on a worker.
-#[derive(Default)]
 pub(super) struct Pace {
     /// Calls that turned out slow, counted again at each tick.
     interruptions: AtomicU64,
     /// Of them, those that have been made up for by a call that was quick.
     forgiven: AtomicU64,
+    /// A permit for each call that may be on the lane.
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let turns = Arc::new(Semaphore::new(TURNS));
+        Self { interruptions: AtomicU64::new(0), forgiven: AtomicU64::new(0), turns }
+    }
 }
 
 impl Pace {
@@ -75,6 +90,12 @@ impl Pace {
             self.interruptions.fetch_add(1, Ordering::Relaxed);
         }
         slow
+    }
+
+    /// Tells that a call was stopped at its deadline: it was not quick, however little of the processor
+    /// it got.
+    pub(super) fn overran(&self) {
+        self.interruptions.fetch_add(1, Ordering::Relaxed);
     }
 
     fn interruptions(&self) -> u64 {
@@ -111,8 +132,9 @@ impl SlowLane {
         Ok(Self { runtime: Some(runtime) })
     }
 
-    /// Drives `call` to its end: where it starts, as long as its plugin is quick, and on the lane
-    /// from its first interruption on. A plugin whose last call was slow starts on the lane.
+    /// Drives `call` to its end: where it starts, as long as its plugin is quick, and on the lane, when
+    /// it is its turn, from its first interruption on. A plugin whose last call was slow starts on the
+    /// lane.
     ///
     /// # Errors
     /// The text of a panic in a host function.
@@ -127,8 +149,14 @@ impl SlowLane {
                 return Ok(answer);
             }
         }
+        let turn = Arc::clone(&pace.turns).acquire_owned().await.expect("the semaphore is never closed");
         let before = pace.interruptions();
-        let answer = self.spawn(call).await?;
+        let in_turn = async move {
+            // Held until the lane has thrown the call away, which can be long after its request ended.
+            let _turn = turn;
+            call.await
+        };
+        let answer = self.spawn(Box::pin(in_turn)).await?;
         if pace.interruptions() == before {
             pace.forgive(before);
         }
@@ -198,5 +226,48 @@ pub(super) fn lower_priority(yielding: Yielding) {
     #[cfg(target_os = "linux")]
     if let Some(niceness) = yielding.niceness() {
         let _ = rustix::process::setpriority_process(None, niceness);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Instant;
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    async fn wait_until(what: &str, holds: impl Fn() -> bool) {
+        let patience = Instant::now() + Duration::from_secs(20);
+        while !holds() {
+            assert!(Instant::now() < patience, "{what}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn slow_calls_of_one_plugin_take_turns_and_give_them_back() {
+        let (lane, pace) = (Arc::new(SlowLane::start().unwrap()), Arc::new(Pace::default()));
+        pace.overran();
+        let started = Arc::new(AtomicUsize::new(0));
+        let mut requests = JoinSet::new();
+        for _ in 0..TURNS * 3 {
+            let (lane, pace, started) = (Arc::clone(&lane), Arc::clone(&pace), Arc::clone(&started));
+            requests.spawn(async move {
+                let endless: Call<()> = Box::pin(async move {
+                    started.fetch_add(1, Ordering::SeqCst);
+                    pending::<()>().await;
+                });
+                lane.drive(&pace, endless).await
+            });
+        }
+        wait_until("the lane takes some", || started.load(Ordering::SeqCst) >= TURNS).await;
+        assert_eq!(started.load(Ordering::SeqCst), TURNS, "the others wait");
+        requests.shutdown().await;
+        wait_until("all turns come back", || pace.turns.available_permits() == TURNS).await;
+        let quick: Call<u8> = Box::pin(async { 7 });
+        assert_eq!(lane.drive(&pace, quick).await, Ok(7));
     }
 }

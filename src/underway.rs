@@ -107,7 +107,8 @@ impl Underway {
 
     /// The request with this id, if it is under way.
     pub fn find(&self, id: &str) -> Option<Arc<Progress>> {
-        let in_shard = |shard| self.shard(shard).values().find(|progress| progress.id == id).map(Arc::clone);
+        let in_shard =
+            |shard| self.shard(shard).values().find(|progress| progress.id.as_str() == id).map(Arc::clone);
         (0..SHARDS as u64).find_map(in_shard)
     }
 

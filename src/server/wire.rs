@@ -1,6 +1,9 @@
 //! A connection as the HTTP library reads it: only bytes that the scanner let pass, and an end when
 //! the client was too slow or went away.
 
+mod opening;
+mod resting;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::census::Census;
@@ -19,8 +22,9 @@ use super::reason::{BrokenFraming, Reason};
 use super::taking::{Least, Taking};
 use crate::policy::Timeouts;
 
-/// What an HTTP/2 client with prior knowledge sends first (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) use opening::Protocol;
+use resting::REST;
+
 /// What a request that waits for its response is given after its client stopped sending. A client
 /// that merely closed its half gets its answer; one that went away looks the same and costs no more
 /// than this.
@@ -31,18 +35,6 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// What is read ahead of a client that sends more before it knows what protocol it speaks, bytes.
 const READ_AHEAD: usize = 16 << 10;
-/// How long a connection is idle before it rests: the HTTP library is let go, whose buffers are most
-/// of what an idle connection takes, and set up again for the next request. Long enough that clients
-/// in a hurry never wait for that.
-const REST: Duration = Duration::from_millis(250);
-
-/// The version of HTTP that a client speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Http1,
-    Http2,
-}
-
 /// A client's connection, guarded.
 pub(super) struct Wire<S> {
     stream: S,
@@ -104,50 +96,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Reads as far as it takes to tell the protocol. None: the client left or sent nothing.
-    pub(super) async fn protocol(&mut self) -> io::Result<Option<Protocol>> {
-        std::future::poll_fn(|cx| self.poll_protocol(cx)).await
-    }
-
-    fn poll_protocol(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Protocol>>> {
-        loop {
-            let seen = self.held.len().min(PREFACE.len());
-            if self.held[..seen] != PREFACE[..seen] {
-                self.unscanned = true;
-                return Poll::Ready(Ok(Some(Protocol::Http1)));
-            }
-            if seen == PREFACE.len() {
-                self.scanner = None;
-                self.sound = self.held.len();
-                let mut census = Census::new();
-                census.count(&self.held[seen..]).map_err(io::Error::other)?;
-                self.census = Some(census);
-                return Poll::Ready(Ok(Some(Protocol::Http2)));
-            }
-            let mut space = [0; 1024];
-            let mut buffer = ReadBuf::new(&mut space);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                Poll::Ready(result) => {
-                    result?;
-                    if buffer.filled().is_empty() {
-                        return Poll::Ready(Ok(None));
-                    }
-                    self.held.extend_from_slice(buffer.filled());
-                    self.reading.calm();
-                }
-                Poll::Pending => {
-                    let limit = if seen == 0 { self.timeouts.keep_alive } else { self.timeouts.header_read };
-                    ready!(self.reading.poll_over(cx, limit));
-                    if seen == 0 {
-                        return Poll::Ready(Ok(None));
-                    }
-                    self.refuse(Reason::Late, &[], &RequestLine::default());
-                    return Poll::Ready(Ok(Some(Protocol::Http1)));
-                }
-            }
-        }
-    }
-
     /// Whether the client waits to hear what protocol it speaks: what it sends meanwhile is held.
     fn is_undecided(&self) -> bool {
         self.scanner.as_ref().is_some_and(Scanner::is_undecided)
@@ -171,42 +119,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 }
             }
         }
-    }
-
-    /// Whether the HTTP library ended because there was nothing to do.
-    pub(super) fn is_resting(&self) -> bool {
-        matches!(self.state, State::Resting)
-    }
-
-    /// Waits for the first bytes of another request. False: the client left, or sent nothing in time.
-    pub(super) async fn rest(&mut self) -> bool {
-        self.held = BytesMut::new();
-        std::future::poll_fn(|cx| self.poll_rest(cx)).await
-    }
-
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let mut space = [0; 1024];
-        let mut buffer = ReadBuf::new(&mut space);
-        match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                self.held.extend_from_slice(buffer.filled());
-                self.unscanned = true;
-                self.reading.calm();
-                self.state = State::Open;
-                Poll::Ready(true)
-            }
-            Poll::Ready(_) => Poll::Ready(false),
-            Poll::Pending => {
-                let idle = self.flow.idle_since().unwrap_or_else(Instant::now);
-                self.reading.poll_at(cx, idle + self.timeouts.keep_alive).map(|()| false)
-            }
-        }
-    }
-
-    /// Ends a connection that rests.
-    pub(super) async fn end(&mut self) {
-        self.state = State::HalfClosed;
-        let _ = self.shutdown().await;
     }
 
     /// Reads once: `Ready(false)` when nothing can be handed on yet but there may be more.

@@ -1,5 +1,5 @@
 //! A connection for named queries: what opens the transaction, narrows it, runs the statement and ends
-//! a read goes out in one write, and every text is prepared once.
+//! a read goes out in one write, and every statement is prepared once.
 
 use bytes::BytesMut;
 use postgres_protocol::message::backend::Message;
@@ -98,29 +98,45 @@ impl NamedConnection {
 
     fn put(&mut self, exchange: &Exchange<'_>) -> std::io::Result<()> {
         self.wire.unsent.clear();
-        let parts = exchange.opening.len() + 1 + exchange.ending.len();
         // First of all: what follows an error is skipped.
-        while let Some(evicted) = self.prepared.make_room(parts) {
+        while let Some(evicted) = self.prepared.make_room() {
             frontend::close(b'S', &evicted, &mut self.wire.unsent)?;
         }
-        for part in exchange.opening.iter().chain([&exchange.statement]) {
-            self.put_part(part.text, &part.values)?;
+        for part in &exchange.opening {
+            self.put_unnamed(part)?;
         }
+        self.put_prepared(&exchange.statement)?;
         for text in exchange.ending {
-            self.put_part(text, &[])?;
+            self.put_unnamed(&Part { text, values: Vec::new() })?;
         }
         frontend::sync(&mut self.wire.unsent);
         Ok(())
     }
 
-    fn put_part(&mut self, text: &SqlStr, values: &[&Value]) -> std::io::Result<()> {
-        let buffer = &mut self.wire.unsent;
-        let Found { name, is_new } = self.prepared.find(text);
+    /// For what runs with the session's own rights, before and after the tenant's: a statement with a
+    /// name could have been put in another's place by a tenant's function (`DEALLOCATE`, `PREPARE`).
+    fn put_unnamed(&mut self, part: &Part<'_>) -> std::io::Result<()> {
+        self.prepared.pass_by();
+        self.put_parse("", part)?;
+        self.put_run("", part)
+    }
+
+    fn put_prepared(&mut self, part: &Part<'_>) -> std::io::Result<()> {
+        let Found { name, is_new } = self.prepared.find(part.text);
         if is_new {
-            frontend::parse(&name, text.as_str(), values.iter().map(|value| value.type_oid()), buffer)?;
+            self.put_parse(&name, part)?;
         }
-        put_values(&name, values, buffer)?;
-        frontend::execute("", 0, buffer)
+        self.put_run(&name, part)
+    }
+
+    fn put_parse(&mut self, name: &str, part: &Part<'_>) -> std::io::Result<()> {
+        let types = part.values.iter().map(|value| value.type_oid());
+        frontend::parse(name, part.text.as_str(), types, &mut self.wire.unsent)
+    }
+
+    fn put_run(&mut self, name: &str, part: &Part<'_>) -> std::io::Result<()> {
+        put_values(name, &part.values, &mut self.wire.unsent)?;
+        frontend::execute("", 0, &mut self.wire.unsent)
     }
 
     /// Reads to the end of one part, which has no rows that anyone wants.

@@ -12,8 +12,8 @@ const CAPACITY: usize = 512;
 /// What a connection has prepared.
 pub(super) struct Prepared {
     statements: HashMap<SqlStr, Statement>,
-    /// Sent to be prepared and not yet confirmed, in that order.
-    unconfirmed: VecDeque<SqlStr>,
+    /// Sent to be prepared and not yet confirmed, in that order; `None` for what got no name.
+    unconfirmed: VecDeque<Option<SqlStr>>,
     /// Counts what was asked for, and so tells what was not asked for longest.
     asked: u64,
 }
@@ -35,9 +35,9 @@ impl Prepared {
         Self { statements: HashMap::new(), unconfirmed: VecDeque::new(), asked: 0 }
     }
 
-    /// What must be closed before so many more may be prepared; one at a time.
-    pub(super) fn make_room(&mut self, more: usize) -> Option<Arc<str>> {
-        if self.statements.len() + more <= CAPACITY {
+    /// What must be closed before one more may be prepared.
+    pub(super) fn make_room(&mut self) -> Option<Arc<str>> {
+        if self.statements.len() < CAPACITY {
             return None;
         }
         let (text, _) = self.statements.iter().min_by_key(|(_, statement)| statement.last_asked)?;
@@ -55,8 +55,13 @@ impl Prepared {
         let name: Arc<str> = format!("innkeeper_{}", self.asked).into();
         let statement = Statement { name: Arc::clone(&name), last_asked: self.asked };
         self.statements.insert(text.clone(), statement);
-        self.unconfirmed.push_back(text.clone());
+        self.unconfirmed.push_back(Some(text.clone()));
         Found { name, is_new: true }
+    }
+
+    /// Something is sent to be prepared without a name, which the next such text takes its place of.
+    pub(super) fn pass_by(&mut self) {
+        self.unconfirmed.push_back(None);
     }
 
     /// The server prepared the first text that it had not confirmed.
@@ -66,7 +71,7 @@ impl Prepared {
 
     /// The server goes no further: what it has not confirmed is not prepared.
     pub(super) fn give_up(&mut self) {
-        for text in self.unconfirmed.drain(..) {
+        for text in self.unconfirmed.drain(..).flatten() {
             self.statements.remove(text.as_str());
         }
     }
@@ -86,21 +91,19 @@ mod tests {
     fn what_was_not_asked_for_longest_makes_room() {
         let mut prepared = Prepared::new();
         let names: Vec<_> = (0..CAPACITY).map(|number| prepared.find(&text(number)).name).collect();
-        assert!(prepared.make_room(0).is_none());
         let again = prepared.find(&text(0));
         assert_eq!((&again.name, again.is_new), (&names[0], false));
-        assert_eq!(
-            [prepared.make_room(2), prepared.make_room(2)],
-            [1, 2].map(|at| Some(Arc::clone(&names[at])))
-        );
-        assert!(prepared.make_room(2).is_none());
+        assert_eq!(prepared.make_room().as_ref(), Some(&names[1]));
+        assert!(prepared.make_room().is_none());
         assert!(prepared.find(&text(1)).is_new);
     }
 
     #[test]
     fn what_the_server_did_not_confirm_is_prepared_again_under_another_name() {
         let mut prepared = Prepared::new();
+        prepared.pass_by();
         let (kept, lost) = (prepared.find(&text(0)), prepared.find(&text(1)));
+        prepared.confirm();
         prepared.confirm();
         prepared.give_up();
         assert!(!prepared.find(&text(0)).is_new);

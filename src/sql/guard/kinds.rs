@@ -15,8 +15,6 @@ pub(super) enum Rule {
     Name(Role),
     /// A part of a name, judged with the whole.
     NamePart,
-    /// A name in an expression: a column, a table's whole row, or a word like `current_user`.
-    Column,
     /// Names with dots in an expression.
     Field,
     /// A function's call.
@@ -72,7 +70,6 @@ pub(super) fn rule(kind: SyntaxKind) -> Rule {
         CONSTRAINT_NAME_REF => Rule::Name(Role::Local),
         QUALIFIED_COLUMN_NAME_REF => Rule::Name(Role::Column),
         PATH | PATH_REF | PATH_SEGMENT | PATH_SEGMENT_REF => Rule::NamePart,
-        NAME_REF => Rule::Column,
         FIELD_EXPR => Rule::Field,
         CALL_EXPR => Rule::Call,
         LOCKING_CLAUSE => Rule::Lock,
@@ -143,7 +140,7 @@ fn is_expression(kind: SyntaxKind) -> bool {
         | SLICE_EXPR | CASE_EXPR | WHEN_CLAUSE_LIST | WHEN_CLAUSE | ELSE_CLAUSE | BETWEEN_EXPR | COLLATE
         | CUSTOM_OP | OPERATOR_CALL | COLON_COLON | ARG_LIST | ARG | NAMED_ARG | PARAM_NAME_REF
         | FILTER_CLAUSE | WITHIN_CLAUSE | OVER_CLAUSE | OVER_WINDOW_SPEC | RESPECT_NULLS | IGNORE_NULLS
-        | FIELD_ACCESSOR | INDEX_ACCESSOR | SLICE_ACCESSOR
+        | NAME_REF | FIELD_ACCESSOR | INDEX_ACCESSOR | SLICE_ACCESSOR
         // Operators that are words
         | IS_NOT | IS_DISTINCT_FROM | IS_NOT_DISTINCT_FROM | IS_NORMALIZED | IS_NOT_NORMALIZED | NOT_IN | NOT_LIKE
         | NOT_ILIKE | SIMILAR_TO | NOT_SIMILAR_TO | AT_TIME_ZONE | AT_LOCAL | SYMMETRIC | ASYMMETRIC

@@ -29,7 +29,8 @@ const TYPES_THAT_LOOK_UP: [&str; 12] = [
 /// Where types, operators, collations and functions may come from besides a tenant's schemas.
 pub(super) const CATALOGUE: &str = "pg_catalog";
 
-/// Words that PostgreSQL reads as values, and that tell of the server or of whoever connected.
+/// Words that PostgreSQL reads as values, in an expression and in FROM, and that tell of the server or
+/// of whoever connected.
 const WORDS_OF_THE_SERVER: [SyntaxKind; 3] =
     [SyntaxKind::CURRENT_CATALOG_KW, SyntaxKind::SESSION_USER_KW, SyntaxKind::SYSTEM_USER_KW];
 
@@ -79,8 +80,11 @@ impl<'a> Schemas<'a> {
             (Role::Helper, [schema, _]) if node.kind() != SyntaxKind::OP => {
                 self.own_or_catalogue(schema, &text())
             }
-            (Role::Helper, [_]) | (Role::Local, [_]) | (Role::Column, [_, _]) => Ok(()),
-            (Role::Column, [schema, _, _]) => self.own(schema, &text()),
+            (Role::Helper, [_]) | (Role::Local, [_]) => Ok(()),
+            (Role::Column, [table, _]) => own_relation(table),
+            (Role::Column, [schema, table, _]) => {
+                self.own(schema, &text()).and_then(|()| own_relation(table))
+            }
             _ => Err(Objection::Parts(text())),
         }
     }
@@ -138,13 +142,12 @@ impl<'a> Schemas<'a> {
     }
 }
 
-/// Judges the word of a column's place: `session_user` is written like a column.
-pub(super) fn judge_word(name: &SyntaxNode) -> Result<(), Objection> {
-    match name.first_token() {
-        Some(token) if WORDS_OF_THE_SERVER.contains(&token.kind()) => {
-            Err(Objection::ServerName(shown(token.text())))
-        }
-        _ => Ok(()),
+/// Judges a word wherever it stands: `session_user` is written like a column or a table.
+pub(super) fn judge_word(word: &SyntaxToken) -> Result<(), Objection> {
+    if WORDS_OF_THE_SERVER.contains(&word.kind()) {
+        Err(Objection::ServerName(shown(word.text())))
+    } else {
+        Ok(())
     }
 }
 

@@ -28,7 +28,6 @@ impl Judge<'_> {
             Rule::Name(Role::Type) if is_sequence_cast(node) => Ok(()),
             Rule::Name(role) => self.schemas.judge(role, node),
             Rule::NamePart => part_of_a_judged_name(node),
-            Rule::Column => names::judge_word(node),
             Rule::Field if is_callee(node) => Ok(()),
             Rule::Field => self.field(node),
             Rule::Call => self.call(node),
@@ -42,6 +41,7 @@ impl Judge<'_> {
 
     /// Judges a word or mark that is no node.
     pub(super) fn token(&self, token: &SyntaxToken) -> Result<(), Objection> {
+        names::judge_word(token)?;
         let is_name = (token.kind() == SyntaxKind::IDENT || token.kind().is_keyword())
             && token.parent().is_some_and(|parent| kinds::holds_a_name(parent.kind()));
         if is_name || kinds::is_structure(token.kind()) {

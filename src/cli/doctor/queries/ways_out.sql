@@ -14,7 +14,8 @@ LEFT JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND
 LEFT JOIN pg_extension e ON e.oid = d.refobjid
 WHERE r.rolname = $1
   AND NOT r.rolsuper
-  AND (e.extname = ANY ($3)
-       OR (p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY ($2))
-       OR (wild.is_wild AND has_schema_privilege(r.oid, p.pronamespace, 'USAGE')))
+  AND has_schema_privilege(r.oid, p.pronamespace, 'USAGE')
+  AND (wild.is_wild
+       OR e.extname = ANY ($3)
+       OR (p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY ($2)))
 GROUP BY source, for_all, reaches_files

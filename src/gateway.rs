@@ -19,6 +19,7 @@ mod spans;
 mod sql;
 mod upgrade;
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::Response;
@@ -162,8 +163,12 @@ impl Handler for Gateway {
         let is_grpc = grpc::is_spoken(&inbound.request);
         let mut sql_client = None;
         let progress = Arc::clone(record.place.progress());
-        let walk = self.walk(inbound, connection, &snapshot, &mut record, &mut sql_client);
-        let outcome = ended::unless_ended(&progress, walk).await;
+        // Pinned where it is made: it is large, and every request would pay for moving it.
+        let outcome = ended::unless_ended(
+            &progress,
+            pin!(self.walk(inbound, connection, &snapshot, &mut record, &mut sql_client)),
+        )
+        .await;
         let mut response = match outcome {
             Ok(response) => response,
             Err(refusal) => {

@@ -272,10 +272,10 @@ mod tests {
         place.set_tenant("acme".parse().unwrap());
         let known = underway.list()[0].known();
         assert_eq!((known.route.as_deref(), known.tenant.unwrap().as_str()), (Some("app"), "acme"));
-        let mut noted = Context::from_waker(std::task::Waker::noop());
-        assert!(place.poll_ended(&mut noted).is_pending());
+        let noted = Context::from_waker(std::task::Waker::noop());
+        assert!(place.poll_ended(&noted).is_pending());
         underway.find("1").unwrap().end();
-        assert!(place.poll_ended(&mut noted).is_ready() && underway.find("2").is_none());
+        assert!(place.poll_ended(&noted).is_ready() && underway.find("2").is_none());
         place.send(3);
         place.send(4);
         place.receive(1);

@@ -127,15 +127,12 @@ async fn serve<H: Handler>(
         tunnel: Mutex::default(),
     });
     let answering = Arc::clone(&exchange);
-    let streams = (protocol == Protocol::Http2).then(|| Streams::new(least));
-    let begun = streams.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let exchange = Arc::clone(&answering);
-        let delivery = begun.as_ref().map(Streams::begin);
-        async move { Ok::<_, Infallible>(exchange.answer(request, delivery).await) }
-    });
     match protocol {
         Protocol::Http1 => {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let exchange = Arc::clone(&answering);
+                async move { Ok::<_, Infallible>(exchange.answer(request, None).await) }
+            });
             let mut builder = http1::Builder::new();
             // The wire has the clocks and the limits; these must merely not be in its way.
             builder.timer(TokioTimer::new()).header_read_timeout(None);
@@ -169,7 +166,14 @@ async fn serve<H: Handler>(
             }
         }
         Protocol::Http2 => {
-            let streams = streams.expect("HTTP/2 has streams");
+            let streams = Streams::new(least);
+            let begun = streams.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (exchange, delivery) = (Arc::clone(&answering), begun.begin());
+                // On the heap, to be let go when there is an answer: a client may be slow to take it on
+                // very many streams.
+                Box::pin(async move { Ok::<_, Infallible>(exchange.answer(request, Some(delivery)).await) })
+            });
             let connection = http2::Builder::new(streams)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(HTTP2_STREAMS)

@@ -136,13 +136,15 @@ impl Gateway {
         let body = caller.pace(body);
         let answered = match matched.target() {
             Target::Query(query) => {
-                let run =
-                    query::run(query, &matched, &caller, snapshot, &head, body, record.request_id().as_str());
-                abandoned::with_client(connection, run).await
+                let request_id = record.request_id().as_str();
+                let run = query::run(query, &matched, &caller, snapshot, &head, body, request_id);
+                // On the heap, or the walk of a forwarded request would have room for it.
+                abandoned::with_client(connection, Box::pin(run)).await
             }
             Target::Sql(target) => {
-                let run = sql::run(target, &caller, snapshot, &head, body, record.request_id().as_str());
-                abandoned::with_client(connection, run).await
+                let request_id = record.request_id().as_str();
+                let run = sql::run(target, &caller, snapshot, &head, body, request_id);
+                abandoned::with_client(connection, Box::pin(run)).await
             }
             Target::Forward(target) => {
                 let outbound = forward::Outbound { head, body, switch };

@@ -274,7 +274,7 @@ mod tests {
         assert_eq!((known.route.as_deref(), known.tenant.unwrap().as_str()), (Some("app"), "acme"));
         let noted = Context::from_waker(std::task::Waker::noop());
         assert!(place.poll_ended(&noted).is_pending());
-        underway.find("1").unwrap().end();
+        underway.find(place.id.as_str()).unwrap().end();
         assert!(place.poll_ended(&noted).is_ready() && underway.find("2").is_none());
         place.send(3);
         place.send(4);

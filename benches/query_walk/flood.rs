@@ -17,6 +17,7 @@ pub(crate) async fn beside(proxy: &Proxy) {
     let alone = load::drive(proxy.address, quiet, requests).await;
     let flood = flood(proxy);
     let beside = load::drive(proxy.address, quiet, requests).await;
+    assert!(!flood.is_finished(), "the flood lasted");
     flood.abort();
     let (before, after) = (alone.quantile(0.99), beside.quantile(0.99));
     println!("{:<24} p99 {before:.1?}, p50 {:.1?}", "a tenant alone", alone.quantile(0.5));

@@ -80,7 +80,7 @@ pub(crate) async fn drive(address: SocketAddr, ask: Ask, requests: usize) -> Ser
             }
         });
     }
-    let mut latencies: Vec<Duration> = Vec::with_capacity(requests);
+    let mut latencies: Vec<Duration> = Vec::new();
     while let Some(client) = clients.join_next().await {
         latencies.extend(client.expect("every answer is right"));
     }

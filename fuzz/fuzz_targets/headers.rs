@@ -5,6 +5,7 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use innkeeper::address::Peer;
 use innkeeper::forward::headers::{Caller, Hop, is_reserved, prepare};
+use innkeeper::request_id::RequestId;
 use innkeeper::upgrade::{Protocol, Wish};
 use libfuzzer_sys::fuzz_target;
 
@@ -21,7 +22,7 @@ fuzz_target!(|lines: Vec<(String, Vec<u8>)>| {
     assert!(switch.is_none_or(|switch| switch.protocol.is_websocket()));
     let peer = Peer::Ip(([192, 0, 2, 1], 5).into());
     let hop = Hop { scheme: "http", authority: "app.example", peer, hops: &[] };
-    prepare(&mut headers, hop, Caller::NoTenant, "request-1");
+    prepare(&mut headers, hop, Caller::NoTenant, &RequestId::fresh());
     let ours = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
     for name in headers.keys() {
         assert!(!is_reserved(name) || ours.contains(&name.as_str()), "{name}");

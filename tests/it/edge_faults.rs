@@ -67,14 +67,19 @@ async fn a_body_that_drips_is_refused_though_each_drop_comes_in_time() {
     assert_eq!(client.response().await.expect("an answer").status, 408);
 }
 
-#[tokio::test]
-async fn a_client_that_does_not_read_is_not_waited_for() {
-    let upstream_ = RawUpstream::start(|mut exchange| async move {
+/// An upstream that answers with more than anyone reads, as fast as it is taken.
+async fn pouring() -> RawUpstream {
+    RawUpstream::start(|mut exchange| async move {
         exchange.request().await;
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
         while exchange.stream.write_all(&[0; 1 << 16]).await.is_ok() {}
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_not_waited_for() {
+    let upstream_ = pouring().await;
     let mut settings = ServerSettings::default();
     settings.timeouts.body_idle = Duration::from_millis(100);
     let edge = Edge::forwarding_with(settings, upstream(&[upstream_.address])).await;
@@ -87,12 +92,7 @@ async fn a_client_that_does_not_read_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_client_that_reads_little_now_and_then_is_not_waited_for() {
-    let upstream_ = RawUpstream::start(|mut exchange| async move {
-        exchange.request().await;
-        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n").await;
-        while exchange.stream.write_all(&[0; 1 << 16]).await.is_ok() {}
-    })
-    .await;
+    let upstream_ = pouring().await;
     let mut settings = ServerSettings::default();
     // No single wait is as long as that.
     settings.timeouts.body_idle = Duration::from_secs(2);

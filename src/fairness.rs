@@ -2,6 +2,7 @@
 //! are under way. Tenants without limits are not even looked up.
 
 mod account;
+mod brake;
 mod bucket;
 mod pace;
 
@@ -20,6 +21,7 @@ use crate::telemetry::Metrics;
 use crate::tenant::{Limits, Quota, Tenant, TenantId};
 
 use account::{Account, Over, Place};
+use brake::Brake;
 use bucket::Level;
 use pace::Paced;
 
@@ -42,6 +44,7 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub struct Fairness {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
+    brake: Brake,
     /// What accounts count time from.
     started: Instant,
     metrics: Arc<Metrics>,
@@ -75,6 +78,7 @@ impl Fairness {
         Self {
             shards: std::array::from_fn(|_| shard()),
             hasher: RandomState::new(),
+            brake: Brake::new(),
             started: Instant::now(),
             metrics,
         }
@@ -89,7 +93,24 @@ impl Fairness {
     pub async fn enter(&self, tenant: &Tenant) -> Result<Pass, Refusal> {
         let Some(limits) = counted(tenant) else { return Ok(Pass(None)) };
         let account = self.account(&tenant.id, limits);
-        self.enter_account(account, limits).await.map_err(|over| self.refuse(over, limits))
+        match self.enter_account(account, limits).await {
+            Ok(pass) => Ok(pass),
+            Err(over) => {
+                // On the heap, or every request would have room for it.
+                Box::pin(self.hold_back(&tenant.id)).await;
+                Err(self.refuse(over, limits))
+            }
+        }
+    }
+
+    /// Waits with a refusal for a limit that the tenant met: for nothing where there are few, and the
+    /// longer the more there are, up to five seconds.
+    pub async fn hold_back(&self, tenant: &TenantId) {
+        let wait = self.brake.count(tenant, self.started.elapsed());
+        if !wait.is_zero() {
+            self.metrics.tenant_held_back.inc();
+            tokio::time::sleep(wait).await;
+        }
     }
 
     /// How many tenants have an account now.
@@ -270,7 +291,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn one_tenants_flood_is_not_anothers() {
         let fairness = Fairness::new(Metrics::new());
         let flooding = tenant("flooding", limits(Some(hourly(5)), None));
@@ -280,6 +301,8 @@ mod tests {
             passed += usize::from(fairness.enter(&flooding).await.is_ok());
         }
         assert_eq!(passed, 5);
+        // Twenty refusals come at once, and what follows at two hundred a second.
+        assert_eq!(fairness.started.elapsed().as_millis() / 100, 3);
         for _ in 0..5 {
             assert!(fairness.enter(&quiet).await.is_ok());
         }

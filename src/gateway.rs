@@ -26,7 +26,7 @@ use http::Response;
 
 use crate::body::Body;
 use crate::decision::RequestHead;
-use crate::error::Refusal;
+use crate::error::{Code, Refusal};
 use crate::handler::{Connection, Handler, Inbound};
 use crate::request_id::RequestId;
 use crate::snapshot::{Snapshot, SnapshotStore, Stopped, Target};
@@ -152,7 +152,15 @@ impl Gateway {
                     .await
             }
         };
-        answered.map(|response| caller.answer(response))
+        match answered {
+            Ok(response) => Ok(caller.answer(response)),
+            Err(refusal) => {
+                if refusal.code() == Code::TenantLimited {
+                    Box::pin(matched.hold_back(&caller)).await;
+                }
+                Err(refusal)
+            }
+        }
     }
 }
 

@@ -348,6 +348,14 @@ impl<'s> Matched<'s> {
         resolve(*agreement, resolvers, head, tokens, self.snapshot.surroundings(), trail).await.map(Some)
     }
 
+    /// Waits with the refusal of a request whose tenant met a limit behind the route's admission, as
+    /// that does with its own refusals.
+    pub async fn hold_back(&self, caller: &Caller) {
+        if let Caller::Tenant { admitted, .. } = caller {
+            self.snapshot.fairness.hold_back(&admitted.tenant().id).await;
+        }
+    }
+
     async fn admit_resolved(
         &self,
         resolution: Option<Resolution>,

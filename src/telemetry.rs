@@ -168,6 +168,8 @@ pub struct Metrics {
     pub directory_lookups: Family<ResultLabel, Counter>,
     /// Requests over their tenant's limits: `requests`, `bytes`, `queue-full` or `queue-wait`.
     pub tenant_limited: Family<ReasonLabel, Counter>,
+    /// Refusals for a limit that came later, because the tenant had so many.
+    pub tenant_held_back: Counter,
     /// Requests that wait for one of their tenant's places.
     pub tenant_queue: Gauge,
     /// Time waited for one.
@@ -237,6 +239,7 @@ impl Metrics {
             upstream_connections: Family::default(),
             directory_lookups: Family::default(),
             tenant_limited: Family::default(),
+            tenant_held_back: Counter::default(),
             tenant_queue: Gauge::default(),
             tenant_wait: duration_histogram(),
             mirrored: Family::default(),
@@ -373,6 +376,11 @@ impl Metrics {
             "tenant_limited",
             "Requests over their tenant's limits",
             self.tenant_limited.clone(),
+        );
+        registry.register(
+            "tenant_held_back",
+            "Refusals for a limit that came later, because the tenant had so many",
+            self.tenant_held_back.clone(),
         );
         registry.register(
             "tenant_queue",

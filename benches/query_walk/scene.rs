@@ -14,6 +14,9 @@ use crate::process::say;
 pub(crate) const TENANTS: usize = 1000;
 /// Rows that a read answers with.
 pub(crate) const ROWS: usize = 10;
+/// The tenant whose requests are limited to [`RATE`], which no measurement but the flood's meets.
+pub(crate) const LIMITED: usize = 2;
+const RATE: &str = "500/s";
 /// Connections to the server, on either side.
 pub(crate) const CONNECTIONS: u32 = 8;
 
@@ -89,7 +92,10 @@ fn policy(url: &str) -> Value {
         ],
         "tenants": {
             "list": (0..TENANTS)
-                .map(|number| json!({ "id": tenant(number), "schema": tenant(number), "role": tenant(number) }))
+                .map(|number| {
+                    let limits = if number == LIMITED { json!({ "requests": RATE }) } else { json!({}) };
+                    json!({ "id": tenant(number), "schema": tenant(number), "role": tenant(number), "limits": limits })
+                })
                 .collect::<Vec<_>>(),
         },
     })

@@ -10,7 +10,7 @@ use super::endpoint::Endpoint;
 use super::outgoing::{Outgoing, Progress, TimedOut, within};
 use super::pool::Lease;
 use super::retry;
-use crate::error::{Code, Refusal};
+use crate::error::{self, Code, Refusal};
 use crate::policy;
 
 /// What came of a try.
@@ -75,7 +75,7 @@ pub(super) async fn attempt(
                         request = again;
                         fresh = true;
                     }
-                    again => return Tried { outcome: Err(Failure::Broke(super::chain(&error))), again },
+                    again => return Tried { outcome: Err(Failure::Broke(error::in_full(&error))), again },
                 }
             }
             Err(TimedOut) => return Tried { outcome: Err(Failure::Slow(limit)), again: spare },

@@ -11,6 +11,7 @@ use super::connect::Sender;
 use super::endpoint::Endpoint;
 use super::endpoints::Endpoints;
 use super::outgoing::Outgoing;
+use crate::error;
 use crate::policy::Health;
 
 /// How many answers in a row were alike.
@@ -95,6 +96,6 @@ async fn check(endpoint: &Endpoint, rules: &Health) -> Result<StatusCode, String
         Sender::Http1(mut sender) => sender.send_request(request).await,
         Sender::Http2(mut sender) => sender.send_request(request).await,
     };
-    let response = response.map_err(|error| super::chain(&error))?;
+    let response = response.map_err(|error| error::in_full(&error))?;
     Ok(response.status())
 }

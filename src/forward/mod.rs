@@ -209,15 +209,3 @@ fn overloaded() -> Refusal {
     Refusal::new(Code::UpstreamOverloaded, "the upstream has as many requests as it may have; try again")
         .retry_after(OVERLOADED_RETRY_AFTER)
 }
-
-/// An error with everything that it wraps, for the log.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
-}

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::outgoing::Progress;
 use super::pool::Lease;
 use crate::body::{Body, BodyError};
+use crate::error;
 
 /// The body as our server reads it.
 struct Received {
@@ -85,7 +86,7 @@ impl HttpBody for Received {
             }
             Some(Err(error)) => {
                 self.lease = None;
-                Some(Err(BodyError::UpstreamGone(super::chain(&error))))
+                Some(Err(BodyError::UpstreamGone(error::in_full(&error))))
             }
             None => {
                 self.settle();

@@ -12,9 +12,9 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::error;
 use crate::policy::KeySet;
 
 /// From the first byte to the last: a key set is some kilobytes.
@@ -34,8 +34,8 @@ pub(super) struct Fetched {
 }
 
 impl Client {
-    /// A client that believes these certificates (PEM), or those of the machine.
-    pub(super) fn new(ca: Option<&str>) -> Result<Self, String> {
+    /// A client that believes these certificates, or those of the machine.
+    pub(super) fn new(ca: Option<&[CertificateDer<'static>]>) -> Result<Self, String> {
         let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -55,7 +55,7 @@ impl Client {
                 .header(ACCEPT, "application/jwk-set+json, application/json")
                 .body(Empty::new())
                 .map_err(|error| error.to_string())?;
-            let response = self.0.request(request).await.map_err(|error| chain(&error))?;
+            let response = self.0.request(request).await.map_err(|error| error::in_full(&error))?;
             read(response).await
         };
         match tokio::time::timeout(TIME_LIMIT, fetching).await {
@@ -88,25 +88,16 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-fn roots(ca: Option<&str>) -> Result<RootCertStore, String> {
+fn roots(ca: Option<&[CertificateDer<'static>]>) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
-    let Some(pem) = ca else {
+    let Some(ca) = ca else {
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         return Ok(store);
     };
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let certificate = certificate.map_err(|error| format!("`ca`: {error}"))?;
-        store.add(certificate).map_err(|error| format!("`ca`: {error}"))?;
+    for certificate in ca {
+        store.add(certificate.clone()).map_err(|error| format!("`ca`: {error}"))?;
     }
     Ok(store)
-}
-
-/// An error with everything that it wraps, for the log.
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderName, Uri};
 use jsonwebtoken::Algorithm;
 use jsonwebtoken::jwk::Jwk;
+use rustls::pki_types::CertificateDer;
 
 use super::{Name, Secret};
 use crate::tenant::TenantId;
@@ -60,8 +61,8 @@ pub enum KeySource {
 pub struct RemoteKeys {
     /// Where it is: `https:`, or `http:` on this machine.
     pub url: Uri,
-    /// Certificates (PEM) that its server is checked against; `None` for the machine's own list.
-    pub ca: Option<Arc<str>>,
+    /// Certificates that its server is checked against; `None` for the machine's own list.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
     /// How often it is fetched. Default 10 min.
     pub refresh: Duration,
     /// How long its keys are used while it cannot be fetched. Default 24 h.

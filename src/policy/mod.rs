@@ -73,7 +73,7 @@ pub use secret::Secret;
 pub use server::{Limits, Server, Timeouts};
 pub use sql::{SqlEndpoint, StatementKind};
 pub use tls::{
-    Certificate, CertificateError, CertificateFiles, ClientAuthority, NoAuthority, Tls, TlsVersion,
+    AuthorityError, Certificate, CertificateError, CertificateFiles, ClientAuthority, Tls, TlsVersion,
 };
 pub use tracing::Tracing;
 pub use upstream::{Balance, Ejection, Endpoint, Health, Identity, Retries, RetryOn, Upstream, UpstreamTls};

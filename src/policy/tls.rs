@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -175,39 +175,59 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// Who vouches for clients.
+/// Who vouches for clients, and whom they no longer vouch for.
 #[derive(Clone)]
 pub struct ClientAuthority {
     verifier: Arc<dyn ClientCertVerifier>,
     roots: Vec<CertificateDer<'static>>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
     required: bool,
 }
 
-/// Why a file is no list of authorities.
+/// What is wrong with the files of client authorities, and in which kind of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "it has no certificate of an authority that can be used: expected PEM with `-----BEGIN CERTIFICATE-----`"
-)]
-pub struct NoAuthority;
+pub enum AuthorityError {
+    /// The file of the authorities has none, or one that cannot be read.
+    #[error(
+        "it has no certificate of an authority that can be used: expected PEM with `-----BEGIN CERTIFICATE-----`"
+    )]
+    NoAuthority,
+    /// A list of revoked certificates is of a kind that cannot be read.
+    #[error("a list of revoked certificates in it cannot be used: expected a complete one, version 2")]
+    UnusableList,
+}
 
 impl ClientAuthority {
     /// Reads a file's text. Where a certificate is not required, a client without one is served,
     /// and one with a certificate that nobody vouches for is turned away all the same.
     ///
+    /// Where there are lists of `revoked` certificates (RFC 5280, section 5), nobody is let in whose
+    /// certificate, or one of those that vouch for it, is on one, or whose issuer has no list that is
+    /// in date.
+    ///
     /// # Errors
-    /// Where no authority can be read from it, or one cannot.
-    pub fn read(text: &str, required: bool) -> Result<Self, NoAuthority> {
+    /// Where no authority can be read from it, or one cannot, or a list.
+    pub fn read(
+        text: &str,
+        revoked: Vec<CertificateRevocationListDer<'static>>,
+        required: bool,
+    ) -> Result<Self, AuthorityError> {
         let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-        let roots = roots.map_err(|_| NoAuthority)?;
+        let roots = roots.map_err(|_| AuthorityError::NoAuthority)?;
         let mut store = RootCertStore::empty();
         for root in &roots {
-            store.add(root.clone()).map_err(|_| NoAuthority)?;
+            store.add(root.clone()).map_err(|_| AuthorityError::NoAuthority)?;
         }
         let provider = Arc::new(default_provider());
-        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider);
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
+            .with_crls(revoked.iter().cloned())
+            .enforce_revocation_expiration();
         let builder = if required { builder } else { builder.allow_unauthenticated() };
-        let verifier = builder.build().map_err(|_| NoAuthority)?;
-        Ok(Self { verifier, roots, required })
+        let verifier = builder.build().map_err(|error| match error {
+            VerifierBuilderError::InvalidCrl(_) => AuthorityError::UnusableList,
+            _ => AuthorityError::NoAuthority,
+        })?;
+        Ok(Self { verifier, roots, revoked, required })
     }
 
     /// What rustls asks.
@@ -218,15 +238,15 @@ impl ClientAuthority {
 
 impl PartialEq for ClientAuthority {
     fn eq(&self, other: &Self) -> bool {
-        (&self.roots, self.required) == (&other.roots, other.required)
+        (&self.roots, &self.revoked, self.required) == (&other.roots, &other.revoked, other.required)
     }
 }
 
 impl fmt::Debug for ClientAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let authorities = self.roots.len();
         f.debug_struct("ClientAuthority")
-            .field("authorities", &authorities)
+            .field("authorities", &self.roots.len())
+            .field("lists", &self.revoked.len())
             .field("required", &self.required)
             .finish()
     }

@@ -18,6 +18,12 @@ struct Scene {
 impl Scene {
     /// A gateway that may be shown certificates of `clients`, and reads the tenant as `rule` says.
     async fn start(clients: &Authority, rule: &str, keys: &str) -> Self {
+        Self::with_lists(clients, rule, keys, None).await
+    }
+
+    /// The same, with a list of certificates that `clients` has revoked.
+    async fn with_lists(clients: &Authority, rule: &str, keys: &str, list: Option<String>) -> Self {
+        let crl = if list.is_some() { "crl: revoked.pem, " } else { "" };
         let (backend, authority) = (Backend::start().await, Authority::new("servers"));
         let Pair { certificate, key } = authority.server(&["app.example.com"]);
         let policy = format!(
@@ -26,7 +32,7 @@ version: 1
 server:
   listen:
     - address: 127.0.0.1:0
-      tls: {{ certificates: [ {{ certificate: cert.pem, key: key.pem }} ], client_certificate: {{ ca: clients.pem, require: false }} }}
+      tls: {{ certificates: [ {{ certificate: cert.pem, key: key.pem }} ], client_certificate: {{ ca: clients.pem, {crl}require: false }} }}
 keys: {{ {keys} }}
 tenants: {{ list: [ {{ id: acme, schema: acme }}, {{ id: 'spiffe://example.com/acme', schema: whole }} ] }}
 upstreams: {{ app: {{ endpoints: [ 'http://{}' ] }} }}
@@ -38,19 +44,24 @@ routes: [ {{ name: app, tenant: {{ client_certificate: {rule} }}, forward: app }
             .policy(&policy)
             .file("cert.pem", certificate)
             .file("key.pem", key)
-            .file("clients.pem", clients.pem());
+            .file("clients.pem", clients.pem())
+            .file("revoked.pem", list.unwrap_or_default());
         let gateway = files.try_start_at(Vec::new()).await.unwrap_or_else(|error| panic!("{error}"));
         Self { gateway, authority, _backend: backend }
     }
 
     /// The answer to who shows this certificate, or none.
     async fn ask(&self, identity: Option<&Pair>) -> String {
+        self.try_to_ask(identity).await.unwrap()
+    }
+
+    async fn try_to_ask(&self, identity: Option<&Pair>) -> std::io::Result<String> {
         let client = self.authority.believer();
         let client = match identity {
             Some(identity) => client.presenting(identity),
             None => client,
         };
-        client.get(self.gateway.address(), "app.example.com").await.unwrap()
+        client.get(self.gateway.address(), "app.example.com").await
     }
 }
 
@@ -84,6 +95,61 @@ async fn a_table_knows_it_by_its_fingerprint() {
     let answer = scene.ask(Some(&acme)).await;
     assert!(answer.contains("\"x-tenant-id\":[\"acme\"]"), "{answer}");
     assert!(scene.ask(Some(&stranger)).await.contains("token-invalid"));
+}
+
+#[tokio::test]
+async fn whoever_was_revoked_is_turned_away() {
+    let clients = Authority::new("clients");
+    let (acme, revoked) = (clients.client("acme"), clients.client("acme"));
+    let list = clients.revoking(&[&revoked], 2100);
+    let scene = Scene::with_lists(&clients, "common_name", "", Some(list)).await;
+    assert!(scene.ask(Some(&acme)).await.contains("\"x-tenant-id\":[\"acme\"]"));
+    assert!(scene.try_to_ask(Some(&revoked)).await.is_err());
+    assert!(scene.ask(None).await.contains("tenant-missing"));
+
+    // The next list is in force for connections that follow, and ends those that there are.
+    scene.gateway.replace_file("revoked.pem", clients.revoking(&[&revoked, &acme], 2100));
+    scene.gateway.until_generation(2).await;
+    assert!(scene.try_to_ask(Some(&acme)).await.is_err());
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_by_a_list_that_says_nothing_of_them() {
+    let (clients, others) = (Authority::new("clients"), Authority::new("others"));
+    let acme = clients.client("acme");
+    for list in [clients.revoking(&[], 2021), others.revoking(&[], 2100)] {
+        let scene = Scene::with_lists(&clients, "common_name", "", Some(list)).await;
+        assert!(scene.try_to_ask(Some(&acme)).await.is_err());
+        assert!(scene.ask(None).await.contains("tenant-missing"));
+    }
+}
+
+#[test]
+fn lists_that_cannot_be_used_are_found_in_the_policy() {
+    let authority = Authority::new("clients");
+    let Pair { certificate, key } = authority.server(&["app.example.com"]);
+    let broken = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
+    for (list, message) in [
+        (authority.revoking(&[], 2021), "is out of date"),
+        (authority.pem(), "has no list of revoked certificates in it"),
+        (broken.to_owned(), "is broken"),
+        ("nonsense".to_owned(), "-----BEGIN X509 CRL-----"),
+    ] {
+        let found = Desk::with(
+            "version: 1\nserver: { listen: { address: 127.0.0.1:0, tls: { certificates: \
+             [ { certificate: cert.pem, key: key.pem } ], client_certificate: { ca: clients.pem, crl: revoked.pem } } } }\n\
+             upstreams: { app: { endpoints: [ http://127.0.0.1:1 ] } }\n\
+             tenants: { list: [ { id: acme, schema: acme } ] }\n\
+             routes: [ { name: app, tenant: { client_certificate: common_name }, forward: app } ]\n",
+        )
+        .file("cert.pem", &certificate)
+        .file("key.pem", &key)
+        .file("clients.pem", &authority.pem())
+        .file("revoked.pem", &list)
+        .diagnostics();
+        assert!(found.contains(message), "{found}");
+        assert!(found.contains("revoked.pem"), "{found}");
+    }
 }
 
 #[test]

@@ -470,7 +470,7 @@ fn mistakes_with_keys_are_found_in_the_policy() {
         ("app: { secret: '${SECRET}', audience: a, algorithms: [ RS256 ] }", "does not go with a `secret`"),
         ("app: { jwks: jwks.json, secret: '${SECRET}', audience: a }", "either `jwks` or a `secret`"),
         ("app: { audience: a }", "these keys have no source"),
-        ("app: { jwks: 'https://idp.example/', ca: empty.json, audience: a }", "holds no certificate"),
+        ("app: { jwks: 'https://idp.example/', ca: empty.json, audience: a }", "has no certificate in it"),
         (
             "app: { issuers: [ { jwks: jwks.json, audience: a }, { jwks: jwks.json, audience: a } ] }",
             "each needs the key `issuer`",

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::backend::Backend;
-use crate::support::gateway::{Harness, TestGateway, until};
+use crate::support::gateway::{Harness, PATIENCE, TestGateway, until};
 use crate::support::postgres::database;
 use crate::support::raw_upstream::RawUpstream;
 
@@ -90,6 +90,46 @@ async fn a_flood_of_one_tenant_leaves_the_others_alone() {
     assert_eq!(limited(&gateway, "requests"), 55);
     let served = others.iter().find(|reply| reply.header("ratelimit").unwrap().contains(";r=4;"));
     assert_eq!(served.unwrap().header("ratelimit-policy"), Some("\"tenant\";q=5;w=18000"));
+}
+
+/// Sends crowds of a tenant's requests until a refusal of theirs came later than it could have.
+async fn flood_until_held_back(gateway: &TestGateway, path: &str) {
+    let metrics = Arc::clone(&gateway.sidecar.metrics);
+    let flood = async {
+        while metrics.tenant_held_back.get() == 0 {
+            join_all((0..60).map(|_| gateway.get(path).tenant("acme").send())).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, flood).await.expect("whoever is refused too often has to wait");
+}
+
+#[tokio::test]
+async fn whoever_asks_on_though_refused_waits_for_it() {
+    let backend = Backend::start().await;
+    let gateway = start(backend.address, "{ requests: 1/h, burst: 5 }").await;
+    flood_until_held_back(&gateway, "/").await;
+    let before = gateway.sidecar.metrics.tenant_held_back.get();
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/").tenant("globex").send().await.status(), 200);
+    }
+    assert_eq!(gateway.get("/").tenant("globex").send().await.status(), 429);
+    assert_eq!(gateway.sidecar.metrics.tenant_held_back.get(), before, "another tenant waits for nothing");
+}
+
+#[tokio::test]
+async fn a_full_line_for_the_database_holds_back_too() {
+    let policy = "
+version: 1
+databases:
+  away:
+    url: postgres://u@127.0.0.1:9/x
+    pool: { acquire_timeout: 100ms, per_tenant: { connections: 1, queue: 1 } }
+tenants: { list: [ { id: acme, schema: acme } ] }
+routes:
+  - { name: rows, match: { path: /rows }, tenant: { header: X-Tenant-ID }, query: { database: away, sql: select 1 as one } }
+";
+    let gateway = Harness::new().policy(policy).start().await;
+    flood_until_held_back(&gateway, "/rows").await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use crate::address::{ListenAddress, PeerRange};
 use crate::policy::TlsVersion;
 use crate::policy::attached::FileName;
-use crate::policy::decode::{Decode, Located, NonEmpty, Required, record};
+use crate::policy::decode::{Decode, Located, NonEmpty, OneOrMany, Required, record};
 use crate::policy::diagnostic::Report;
 use crate::policy::leaf::FileMode;
 use crate::policy::yaml::{Node, Value};
@@ -35,8 +35,10 @@ impl Listener {
         let tls = self.0.tls.iter();
         let pairs = tls.clone().filter_map(|tls| tls.certificates.get()).flat_map(|pairs| &pairs.0);
         let pairs = pairs.flat_map(|pair| [pair.certificate.get(), pair.key.get()]);
-        let authorities = tls.filter_map(|tls| tls.client_certificate.as_ref()).map(|one| one.ca.get());
-        pairs.chain(authorities).flatten().map(FileName::from)
+        let clients = tls.filter_map(|tls| tls.client_certificate.as_ref());
+        let revoked = clients.clone().filter_map(|one| one.crl.as_ref()).flat_map(|lists| &lists.0);
+        let authorities = clients.map(|one| one.ca.get());
+        pairs.chain(authorities).flatten().chain(revoked).map(FileName::from)
     }
 }
 
@@ -98,6 +100,9 @@ record! {
     ClientAuthority is "`client_certificate`";
     /// The file with the authorities that vouch for clients, PEM.
     ca: Required<Located<String>>,
+    /// The files with the authorities' lists of revoked certificates, PEM. Where there are some, each
+    /// authority must have one that is in date. Default: none, and nothing is revoked.
+    crl: Option<OneOrMany<Located<String>>>,
     /// Whether a client without a certificate is turned away. Default true.
     require: Option<Located<bool>>,
 }

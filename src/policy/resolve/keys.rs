@@ -8,9 +8,8 @@ use std::time::Duration;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 
+use super::pem;
 use super::settings::names;
 use super::{Names, or};
 use crate::policy::attached::Attached;
@@ -129,7 +128,7 @@ fn source(written: &document::Issuer, attached: &Attached, report: &mut Report) 
             KeySetPlace::Url(url) => Some(KeySource::Url(RemoteKeys {
                 url: url.clone(),
                 ca: match &written.ca {
-                    Some(ca) => Some(certificates(ca, attached, report)?),
+                    Some(ca) => Some(pem::issuers(ca, attached, report)?),
                     None => None,
                 },
                 refresh: or(written.refresh.as_ref(), DEFAULT_REFRESH),
@@ -163,20 +162,6 @@ fn source(written: &document::Issuer, attached: &Attached, report: &mut Report) 
                     .error(written.place, "these keys have no source")
                     .help("add `jwks: https://…`, `jwks: FILE`, a `secret`, or a `list` of API keys");
             }
-            None
-        }
-    }
-}
-
-/// The certificates of `ca`, which must hold some.
-fn certificates(ca: &Located<String>, attached: &Attached, report: &mut Report) -> Option<Arc<str>> {
-    let text = attached.text(ca, report)?;
-    match CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>() {
-        Ok(found) if !found.is_empty() => Some(text.into()),
-        _ => {
-            report
-                .error(ca.place, format!("`{}` holds no certificate", ca.shown()))
-                .help("it is a text that starts with `-----BEGIN CERTIFICATE-----`");
             None
         }
     }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::pem;
 use super::settings::DEFAULT_LISTEN;
 use crate::address::ListenAddress;
 use crate::policy::attached::Attached;
 use crate::policy::decode::{Located, OneOrMany};
 use crate::policy::diagnostic::Report;
 use crate::policy::{
-    Certificate, CertificateError, CertificateFiles, ClientAuthority, Listener, Tls, document,
+    AuthorityError, Certificate, CertificateError, CertificateFiles, ClientAuthority, Listener, Tls, document,
 };
 
 /// A certificate that expires within this is worth a word; those who renew by machine do so weeks
@@ -160,9 +161,18 @@ fn authority(
 ) -> Option<ClientAuthority> {
     let ca = written.ca.get()?;
     let required = super::or(written.require.as_ref(), true);
-    let read = ClientAuthority::read(attached.text(ca, report)?, required);
+    let mut revoked = Vec::new();
+    for file in written.crl.iter().flat_map(|files| &files.0) {
+        revoked.extend(pem::revocations(file, attached, report)?);
+    }
+    let read = ClientAuthority::read(attached.text(ca, report)?, revoked, required);
     if let Err(error) = &read {
-        report.error(ca.place, format!("cannot use `{}`: {error}", ca.shown()));
+        let lists = written.crl.as_ref().and_then(|files| files.0.first());
+        let at = match error {
+            AuthorityError::NoAuthority => ca,
+            AuthorityError::UnusableList => lists.unwrap_or(ca),
+        };
+        report.error(at.place, format!("cannot use `{}`: {error}", at.shown()));
     }
     read.ok()
 }

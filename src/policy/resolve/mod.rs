@@ -9,6 +9,7 @@ mod keys;
 mod listeners;
 mod matching;
 mod overrides;
+mod pem;
 mod plugins;
 mod queries;
 mod rewrite;

@@ -1,11 +1,10 @@
 //! Upstreams: values with their defaults, and certificates read from their files.
 
-use rustls::RootCertStore;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
 
+use super::pem;
 use super::settings::names;
 use super::{Names, or};
 use crate::policy::attached::Attached;
@@ -89,7 +88,7 @@ fn tls(
     }
     Some(UpstreamTls {
         issuers: match &written.ca {
-            Some(file) => Some(issuers(file, attached, report)?),
+            Some(file) => Some(pem::issuers(file, attached, report)?),
             None => None,
         },
         server_name: written.server_name.as_ref().map(|name| name.value.clone()),
@@ -101,29 +100,10 @@ fn tls(
     })
 }
 
-fn issuers(
-    file: &Located<String>,
-    attached: &Attached,
-    report: &mut Report,
-) -> Option<Vec<CertificateDer<'static>>> {
-    let issuers = certificates(file, attached, report)?;
-    let mut store = RootCertStore::empty();
-    for issuer in &issuers {
-        if let Err(error) = store.add(issuer.clone()) {
-            report.error(
-                file.place,
-                format!("`{}` has a certificate that nobody can be checked against: {error}", file.shown()),
-            );
-            return None;
-        }
-    }
-    Some(issuers)
-}
-
 fn identity(client: &document::ClientIdentity, attached: &Attached, report: &mut Report) -> Option<Identity> {
     let (certificate, key_file) = (client.certificate.get(), client.key.get());
-    let chain = certificate.and_then(|file| certificates(file, attached, report));
-    let key = key_file.and_then(|file| key(file, attached, report));
+    let chain = certificate.and_then(|file| pem::certificates(file, attached, report));
+    let key = key_file.and_then(|file| pem::key(file, attached, report));
     let identity = Identity { chain: chain?, key: key? };
     let provider = ring::default_provider();
     let certified = CertifiedKey::from_der(identity.chain.clone(), identity.key.clone_key(), &provider);
@@ -135,35 +115,6 @@ fn identity(client: &document::ClientIdentity, attached: &Attached, report: &mut
         return None;
     }
     Some(identity)
-}
-
-/// The certificates in a PEM file (RFC 7468), at least one.
-fn certificates(
-    file: &Located<String>,
-    attached: &Attached,
-    report: &mut Report,
-) -> Option<Vec<CertificateDer<'static>>> {
-    let text = attached.text(file, report)?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    match read {
-        Ok(certificates) if !certificates.is_empty() => return Some(certificates),
-        Ok(_) => report.error(file.place, format!("`{}` has no certificate in it", file.shown())),
-        Err(error) => report.error(file.place, format!("`{}` is not PEM: {error}", file.shown())),
-    }
-    .help("a certificate starts with `-----BEGIN CERTIFICATE-----`");
-    None
-}
-
-fn key(file: &Located<String>, attached: &Attached, report: &mut Report) -> Option<PrivateKeyDer<'static>> {
-    match PrivateKeyDer::from_pem_slice(attached.text(file, report)?.as_bytes()) {
-        Ok(key) => Some(key),
-        Err(_) => {
-            report
-                .error(file.place, format!("`{}` has no private key in it", file.shown()))
-                .help("a key starts with `-----BEGIN PRIVATE KEY-----`");
-            None
-        }
-    }
 }
 
 fn checks(written: &document::Health) -> Option<Health> {

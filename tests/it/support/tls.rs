@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
+    KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
@@ -14,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// An authority that issues certificates.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -58,6 +60,30 @@ impl Authority {
         let uri = format!("spiffe://example.com/{name}").try_into().unwrap();
         params.subject_alt_names.push(SanType::URI(uri));
         self.issue(&params)
+    }
+
+    /// The authority's list of revoked certificates, PEM, which is in date until `until` (a year).
+    pub(crate) fn revoking(&self, revoked: &[&Pair], until: i32) -> String {
+        let serials = revoked.iter().map(|pair| {
+            let der = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
+            let (_, read) = X509Certificate::from_der(&der).unwrap();
+            read.raw_serial().to_vec()
+        });
+        let revoked_certs = serials.map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
     fn issue(&self, params: &CertificateParams) -> Pair {

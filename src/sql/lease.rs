@@ -53,6 +53,7 @@ impl Lease {
                 text: &texts.statement,
                 values: values.iter().chain(&texts.expected).collect(),
             },
+            tenant: texts.tenant,
             columns: texts.columns,
             ending: if ends == Ends::AtOnce { &text::ENDS_READ } else { &[] },
         };

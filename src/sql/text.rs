@@ -106,11 +106,9 @@ pub(super) const WATCHES_CLIENT: (&str, &str) = ("client_connection_check_interv
 
 /// The statement as it is prepared, its result made JSON.
 ///
-/// A connection keeps it prepared by its text alone, and so the types of the parameters stand in it. Tenants share texts, a
-/// part of them each: PostgreSQL reads a cached statement again where the search path has changed
-/// (`plancache.c`, `RevalidateCachedQuery`), and its result has the same types for every tenant, so
-/// that a shared text is right for all of them and an own one only saves that reading. What the
-/// scope must be is bound behind the statement's own values, as [`expected`] has it.
+/// A connection keeps it prepared by its text, in which the types of the parameters stand for that
+/// reason. All tenants share it: its result has the same types for every tenant, and what the scope must
+/// be is bound behind the statement's own values, as [`expected`] has it.
 pub(super) fn statement(
     scope: &Scope,
     statement: &Statement,
@@ -119,7 +117,7 @@ pub(super) fn statement(
 ) -> SqlStr {
     let mut text = String::with_capacity(statement.text().len() + 768);
     let names = Names::Bound { behind: params.clone().count() };
-    push(&mut text, format_args!("/* {}", slot(scope.home())));
+    text.push_str("/*");
     for param in params.clone() {
         push(&mut text, format_args!(" {}", type_name(param)));
     }
@@ -349,14 +347,11 @@ pub(super) fn expected(scope: &Scope, statement: &Statement, form: Form) -> Vec<
     std::iter::once(Value::name(scope.home().as_str())).chain(role).collect()
 }
 
-/// Texts of one statement that tenants share. With as many, a few hundred statements fit into what a
-/// connection keeps prepared, and tenants that are few have texts of their own.
-const SLOTS: u64 = 16;
-
-fn slot(home: &SchemaName) -> u64 {
+/// What tells tenants apart where two that are taken for one only cost time.
+pub(super) fn tenant(home: &SchemaName) -> u64 {
     let mut hasher = DefaultHasher::new();
     home.hash(&mut hasher);
-    hasher.finish() % SLOTS
+    hasher.finish()
 }
 
 /// A string constant that is read the same whatever `standard_conforming_strings` says.

@@ -25,6 +25,8 @@ pub(super) struct Texts {
     /// What is bound to `narrow`.
     pub(super) narrowed: Vec<Value>,
     pub(super) statement: SqlStr,
+    /// Tells tenants apart, by the schema where names are looked up first.
+    pub(super) tenant: u64,
     /// What is bound behind the statement's values.
     pub(super) expected: Vec<Value>,
     /// Columns of the statement's rows.
@@ -118,6 +120,7 @@ impl Texts {
             narrow: text::narrow(scope, query.timeout),
             narrowed: text::narrowed(scope),
             statement: text::statement(scope, &query.statement, kinds, form),
+            tenant: text::tenant(scope.home()),
             expected: text::expected(scope, &query.statement, form),
             columns: form.columns(),
             end: end(scope),

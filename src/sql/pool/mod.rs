@@ -1,5 +1,6 @@
 //! The connections of one database: shared fairly between tenants, kept warm, bounded in number.
 
+mod affinity;
 mod session;
 mod shelf;
 mod turnstile;
@@ -20,6 +21,7 @@ use crate::error::Refusal;
 use crate::policy::{Name, PoolSettings};
 use crate::telemetry::{DatabaseLabel, Metrics};
 use crate::tenant::RoleName;
+use affinity::{Mark, Marks, Sought};
 use shelf::{Fit, Idle, Shelf};
 use turnstile::{Full, Holder, Limits, Ticket, Turnstile};
 
@@ -48,6 +50,7 @@ pub(super) struct Leased<C: Session> {
     opened: Instant,
     idled: bool,
     fit: Fit,
+    mark: Mark,
     permit: Permit,
 }
 
@@ -72,6 +75,7 @@ struct Inner {
 struct State {
     turnstile: Turnstile<oneshot::Sender<()>>,
     shelf: Shelf<AnySession>,
+    marks: Marks,
 }
 
 /// A connection of whichever kind: its [`Fit`] says which.
@@ -85,7 +89,7 @@ impl Pool {
         let limits = Limits { held: settings.tenant_connections, waiting: settings.tenant_queue as usize };
         let turnstile = Turnstile::new(settings.max_connections, limits);
         let label = DatabaseLabel { database: Name::clone(&server.settings().name) };
-        let state = Mutex::new(State { turnstile, shelf: Shelf::new() });
+        let state = Mutex::new(State { turnstile, shelf: Shelf::new(), marks: Marks::default() });
         let inner = Arc::new(Inner { server, metrics, label, state });
         let sweeper = tokio::spawn(sweep(Arc::clone(&inner)));
         Self { inner, _sweeper: AbortOnDropHandle::new(sweeper) }
@@ -145,6 +149,7 @@ impl<C: Session> Leased<C> {
             self.permit.kept = Some(Idle {
                 session,
                 fit: self.fit.clone(),
+                mark: self.mark,
                 last: self.permit.holder.clone(),
                 opened: self.opened,
                 since: now,
@@ -193,14 +198,17 @@ impl Inner {
         // A socket is closed outside the lock.
         drop(evicted);
         let idled = found.is_some();
-        let (session, opened) = match found {
+        let (session, opened, mark) = match found {
             Some(idle) => {
                 let session = idle.session.downcast::<C>().expect("what fits is of that kind");
-                (session, idle.opened)
+                (session, idle.opened, idle.mark)
             }
-            None => (Box::new(self.open(login, deadline).await?), Instant::now()),
+            None => {
+                let session = Box::new(self.open(login, deadline).await?);
+                (session, Instant::now(), self.state().marks.next())
+            }
         };
-        Ok(Leased { session: Some(session), opened, idled, fit, permit })
+        Ok(Leased { session: Some(session), opened, idled, fit, mark, permit })
     }
 
     /// The right to one connection, once it is the holder's turn.
@@ -296,10 +304,12 @@ impl Drop for Permit {
             if self.waiting.is_some_and(|ticket| state.turnstile.give_up(&self.holder, ticket)) {
                 return;
             }
+            let mark = self.kept.as_ref().map(|idle| idle.mark);
             if let Some(idle) = self.kept.take() {
                 state.shelf.put(idle);
             }
-            state.turnstile.leave(&self.holder)
+            let suits = |holder: &Holder| mark.map_or(0, |mark| mark.suits(Sought::by(holder)));
+            state.turnstile.leave(&self.holder, suits)
         };
         if let Some(next) = next {
             // Whoever has gone in this moment finds that its turn has come, and gives it back too.

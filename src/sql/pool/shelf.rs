@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::affinity::{Mark, Sought};
 use super::turnstile::Holder;
 use crate::tenant::RoleName;
 
@@ -30,6 +31,7 @@ pub(super) struct Fit {
 pub(super) struct Idle<S> {
     pub(super) session: S,
     pub(super) fit: Fit,
+    pub(super) mark: Mark,
     /// Who used it last: that tenant's statements are prepared on it, and their plans are warm.
     pub(super) last: Holder,
     pub(super) opened: Instant,
@@ -49,11 +51,16 @@ impl<S> Shelf<S> {
         self.idle.push_back(idle);
     }
 
-    /// Takes the connection that the holder used last, or else the longest unused that fits: the
-    /// others may yet be asked for by whoever used them.
+    /// Takes the connection that the holder used last, or else, of those that fit, the one that suits
+    /// it best.
     pub(super) fn take(&mut self, fit: &Fit, holder: &Holder) -> Option<Idle<S>> {
         let own = self.idle.iter().rposition(|idle| idle.fit == *fit && idle.last == *holder);
-        let at = own.or_else(|| self.idle.iter().position(|idle| idle.fit == *fit))?;
+        let best = || {
+            let sought = Sought::by(holder);
+            let fitting = self.idle.iter().enumerate().filter(|(_, idle)| idle.fit == *fit);
+            fitting.max_by_key(|(_, idle)| idle.mark.suits(sought)).map(|(at, _)| at)
+        };
+        let at = own.or_else(best)?;
         self.idle.remove(at)
     }
 
@@ -81,6 +88,7 @@ impl<S> Shelf<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::pool::affinity::Marks;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -93,10 +101,10 @@ mod tests {
     }
 
     fn shelf(tenants: &[(u8, &str, Fit)]) -> Shelf<u8> {
-        let (mut shelf, now) = (Shelf::new(), Instant::now());
+        let (mut shelf, mut marks, now) = (Shelf::new(), Marks::default(), Instant::now());
         for (session, tenant, fit) in tenants {
-            let (fit, last) = (fit.clone(), holder(tenant));
-            shelf.put(Idle { session: *session, fit, last, opened: now, since: now });
+            let (fit, mark, last) = (fit.clone(), marks.next(), holder(tenant));
+            shelf.put(Idle { session: *session, fit, mark, last, opened: now, since: now });
         }
         shelf
     }
@@ -106,13 +114,27 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_gets_what_it_used_last_and_else_what_nobody_used_for_longest() {
+    fn a_tenant_gets_what_it_used_last() {
         let mut shelf = shelf(&[(1, "a", own()), (2, "b", own()), (3, "a", own()), (4, "c", own())]);
         assert_eq!(taken(&mut shelf, &own(), "a"), Some(3));
-        assert_eq!(taken(&mut shelf, &own(), "new"), Some(1));
         assert_eq!(taken(&mut shelf, &own(), "c"), Some(4));
+        assert_eq!(taken(&mut shelf, &own(), "a"), Some(1));
         assert_eq!(taken(&mut shelf, &own(), "c"), Some(2));
         assert_eq!(taken(&mut shelf, &own(), "c"), None);
+    }
+
+    #[test]
+    fn a_tenant_comes_back_to_the_same_one_after_others_have_used_it() {
+        let mut shelf = shelf(&[(1, "a", own()), (2, "a", own()), (3, "a", own()), (4, "a", own())]);
+        for tenant in ["b", "c", "d", "e"] {
+            let mut homes = Vec::new();
+            for last in ["x", "y", "z"] {
+                let idle = shelf.take(&own(), &holder(tenant)).unwrap();
+                homes.push(idle.session);
+                shelf.put(Idle { last: holder(last), ..idle });
+            }
+            assert!(homes.windows(2).all(|pair| pair[0] == pair[1]), "{tenant}: {homes:?}");
+        }
     }
 
     #[test]
@@ -128,10 +150,10 @@ mod tests {
 
     #[test]
     fn what_idled_or_lived_too_long_is_taken_down() {
-        let (mut shelf, start) = (Shelf::new(), Instant::now());
+        let (mut shelf, mut marks, start) = (Shelf::new(), Marks::default(), Instant::now());
         for (session, opened, since) in [(1, 0, 1), (2, 0, 9), (3, 8, 9)] {
             let (opened, since) = (start + opened * MINUTE, start + since * MINUTE);
-            shelf.put(Idle { session, fit: own(), last: None, opened, since });
+            shelf.put(Idle { session, fit: own(), mark: marks.next(), last: None, opened, since });
         }
         let over = |shelf: &mut Shelf<u8>, now, idle, life| -> Vec<u8> {
             shelf

@@ -8,7 +8,8 @@ use crate::tenant::TenantId;
 pub(super) type Holder = Option<TenantId>;
 
 /// Hands out permits, as many as there are connections, in turn between tenants: whoever has a
-/// hundred requests waiting is served as often as whoever has one.
+/// hundred requests waiting is served as often as whoever has one. In each round everyone has one
+/// turn, in an order that suits the connections that come free.
 ///
 /// It knows waiters only as values of `W`, which it gives back when their turn has come. Its memory
 /// grows with the tenants that hold or want a permit now, and with nothing else.
@@ -19,6 +20,9 @@ pub(super) struct Turnstile<W> {
     /// Holders with a waiter who lacks nothing but a free permit, each once. It is empty while a
     /// permit is free. A line whose waiters have left may stand here still, and is passed over.
     round: VecDeque<Holder>,
+    /// Of them, those at the front that had no turn yet in this round. Whoever comes in meanwhile has
+    /// one in the next.
+    due: usize,
     next_ticket: u64,
 }
 
@@ -30,6 +34,9 @@ pub(super) struct Limits {
     /// Requests that wait for one.
     pub(super) waiting: usize,
 }
+
+/// How far down the round the one who suits best is looked for.
+const REACH: usize = 8;
 
 /// A tenant's line is full.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,7 +56,7 @@ struct Line<W> {
 
 impl<W> Turnstile<W> {
     pub(super) fn new(permits: u32, limits: Limits) -> Self {
-        Self { free: permits, limits, lines: HashMap::new(), round: VecDeque::new(), next_ticket: 0 }
+        Self { free: permits, limits, lines: HashMap::new(), round: VecDeque::new(), due: 0, next_ticket: 0 }
     }
 
     /// Takes a permit if one is free and the holder may have one more: it may have `most` from now
@@ -96,15 +103,16 @@ impl<W> Turnstile<W> {
         true
     }
 
-    /// Gives a permit back. The waiter whose turn it is has one from now on.
+    /// Gives a permit back. The waiter whose turn it is has one from now on: of those that are next, the
+    /// one whose holder `suits` best.
     #[must_use]
-    pub(super) fn leave(&mut self, holder: &Holder) -> Option<W> {
+    pub(super) fn leave(&mut self, holder: &Holder, suits: impl Fn(&Holder) -> u64) -> Option<W> {
         let line = self.lines.get_mut(holder).expect("whoever leaves has passed");
         line.held -= 1;
         self.free += 1;
         self.line_up(holder);
         self.forget_idle(holder);
-        self.next()
+        self.next(suits)
     }
 
     /// Permits that nobody holds.
@@ -117,8 +125,15 @@ impl<W> Turnstile<W> {
         self.lines.values().map(|line| line.waiting.len()).sum()
     }
 
-    fn next(&mut self) -> Option<W> {
-        while let Some(holder) = self.round.pop_front() {
+    fn next(&mut self, suits: impl Fn(&Holder) -> u64) -> Option<W> {
+        while !self.round.is_empty() {
+            if self.due == 0 {
+                self.due = self.round.len();
+            }
+            let next = self.round.iter().take(self.due.min(REACH)).map(&suits).enumerate();
+            let (best, _) = next.rev().max_by_key(|(_, score)| *score).expect("someone is due");
+            let holder = self.round.remove(best).expect("it was found there");
+            self.due -= 1;
             let line = self.lines.get_mut(&holder).expect("a line in the round is known");
             line.in_round = false;
             let Some((_, waiter)) = line.waiting.pop_front() else {
@@ -183,7 +198,32 @@ mod tests {
         turnstile.wait(&other, 1000).unwrap();
         turnstile.wait(&other, 1001).unwrap();
         let leave = [&flood, &other, &flood, &other, &flood];
-        assert_eq!(leave.map(|holder| turnstile.leave(holder).unwrap()), [1000, 0, 1001, 1, 2]);
+        assert_eq!(leave.map(|holder| turnstile.leave(holder, alike).unwrap()), [1000, 0, 1001, 1, 2]);
+    }
+
+    fn alike(_: &Holder) -> u64 {
+        0
+    }
+
+    #[test]
+    fn everyone_has_one_turn_in_a_round_whoever_suits_best() {
+        let (best, worst) = (holder("best"), holder("worst"));
+        let suits = |holder: &Holder| u64::from(*holder == best);
+        let mut turnstile = turnstile(1, 1, 10);
+        assert!(turnstile.pass(&worst, None));
+        for request in 0..3 {
+            turnstile.wait(&worst, request).unwrap();
+            turnstile.wait(&best, 10 + request).unwrap();
+        }
+        let mut inside = worst.clone();
+        let served: Vec<u32> = (0..6)
+            .map(|_| {
+                let next = turnstile.leave(&inside, suits).unwrap();
+                inside = if next < 10 { worst.clone() } else { best.clone() };
+                next
+            })
+            .collect();
+        assert_eq!(served, [10, 0, 11, 1, 12, 2]);
     }
 
     #[test]
@@ -195,8 +235,8 @@ mod tests {
         turnstile.wait(&greedy, 1).unwrap();
         assert_eq!(turnstile.free(), 1);
         assert!(turnstile.pass(&other, None));
-        assert_eq!(turnstile.leave(&other), None);
-        assert_eq!(turnstile.leave(&greedy), Some(1));
+        assert_eq!(turnstile.leave(&other, alike), None);
+        assert_eq!(turnstile.leave(&greedy, alike), Some(1));
     }
 
     #[test]
@@ -209,9 +249,9 @@ mod tests {
         assert_eq!(taken(&large, Some(1)), 0);
         turnstile.wait(&large, 1).unwrap();
         for _ in 0..3 {
-            assert_eq!(turnstile.leave(&large), None);
+            assert_eq!(turnstile.leave(&large, alike), None);
         }
-        assert_eq!(turnstile.leave(&large), Some(1));
+        assert_eq!(turnstile.leave(&large, alike), Some(1));
     }
 
     #[derive(Debug, Clone)]
@@ -235,9 +275,11 @@ mod tests {
         #[test]
         fn permits_are_neither_lost_nor_made(
             steps in prop::collection::vec(step(), 0..200), permits in 1..5_u32, held in 1..4_u32, waiting in 0..4_usize,
+            taste in any::<u64>(),
         ) {
             let tenants = ["a", "b", "c"].map(holder).into_iter().chain([None]).collect::<Vec<_>>();
             let mut turnstile: Turnstile<(usize, u64)> = Turnstile::new(permits, Limits { held, waiting });
+            let suits = |holder: &Holder| taste.rotate_left(u32::from(holder.is_some()));
             let (mut inside, mut outside) = (Vec::new(), Vec::<(usize, u64, Ticket)>::new());
             let mut number = 0;
             let enter = |next: Option<(usize, u64)>, inside: &mut Vec<usize>, outside: &mut Vec<(usize, u64, Ticket)>| {
@@ -263,7 +305,7 @@ mod tests {
                     }
                     Step::Leave(which) if !inside.is_empty() => {
                         let tenant = inside.remove(which.index(inside.len()));
-                        let next = turnstile.leave(&tenants[tenant]);
+                        let next = turnstile.leave(&tenants[tenant], &suits);
                         enter(next, &mut inside, &mut outside);
                     }
                     Step::GiveUp(_) | Step::Leave(_) => {}
@@ -277,7 +319,7 @@ mod tests {
                 }
             }
             while let Some(tenant) = inside.pop() {
-                let next = turnstile.leave(&tenants[tenant]);
+                let next = turnstile.leave(&tenants[tenant], &suits);
                 enter(next, &mut inside, &mut outside);
             }
             prop_assert!(outside.is_empty() && turnstile.lines.is_empty() && turnstile.round.is_empty());

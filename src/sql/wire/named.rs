@@ -26,6 +26,8 @@ pub(in crate::sql) struct Exchange<'a> {
     /// What opens the transaction and narrows it.
     pub(in crate::sql) opening: [Part<'a>; 2],
     pub(in crate::sql) statement: Part<'a>,
+    /// Tells tenants apart: which of the statement's prepared forms is this one's.
+    pub(in crate::sql) tenant: u64,
     /// Columns of the statement's rows.
     pub(in crate::sql) columns: usize,
     /// What ends the transaction, where nobody has to look at the rows before.
@@ -105,7 +107,7 @@ impl NamedConnection {
         for part in &exchange.opening {
             self.put_unnamed(part)?;
         }
-        self.put_prepared(&exchange.statement)?;
+        self.put_prepared(&exchange.statement, exchange.tenant)?;
         for text in exchange.ending {
             self.put_unnamed(&Part { text, values: Vec::new() })?;
         }
@@ -121,8 +123,8 @@ impl NamedConnection {
         self.put_run("", part)
     }
 
-    fn put_prepared(&mut self, part: &Part<'_>) -> std::io::Result<()> {
-        let Found { name, is_new } = self.prepared.find(part.text);
+    fn put_prepared(&mut self, part: &Part<'_>, tenant: u64) -> std::io::Result<()> {
+        let Found { name, is_new } = self.prepared.find(part.text, tenant);
         if is_new {
             self.put_parse(&name, part)?;
         }

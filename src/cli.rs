@@ -61,7 +61,7 @@ pub fn run() -> ExitCode {
         .build()
         .expect("the system gives a process its threads");
     let log = log::Log { filter: cli.log, format: cli.log_format };
-    runtime.block_on(async {
+    let status = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve::run(args, &log).await,
             Command::Check(args) => check::run(&args).await,
@@ -73,7 +73,10 @@ pub fn run() -> ExitCode {
             Command::Schema => schema::run(),
             Command::Completions(args) => completions::run(&args),
         }
-    })
+    });
+    // What is under way aside, such as a plugin that is being compiled, is nobody's any more.
+    runtime.shutdown_background();
+    status
 }
 
 /// How a command prints its result.

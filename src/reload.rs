@@ -212,6 +212,10 @@ impl Reloader {
                 "applied"
             }
             (Ok(Reloaded::Unchanged), _) => "unchanged",
+            (Err(ReloadError::Build(BuildError(found))), _) if is_only_late(found) => {
+                tracing::info!(generation, "generation {generation} stays in force for now:\n{found}");
+                "unchanged"
+            }
             (Err(error), _) => {
                 tracing::error!(
                     generation,
@@ -239,6 +243,11 @@ impl Reloader {
         self.metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         generation
     }
+}
+
+/// Whether nothing is wrong but that something is not ready yet.
+fn is_only_late(found: &Diagnostics) -> bool {
+    found.iter().all(|one| one.severity == Severity::Warning)
 }
 
 /// A policy that was read.

@@ -6,6 +6,7 @@ mod candidate;
 mod held_back;
 mod history;
 mod hold;
+mod loading;
 mod matching;
 mod overrides;
 mod rehearse;

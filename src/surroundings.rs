@@ -1,6 +1,7 @@
 //! The process's own files and environment, as the policy room is lent them.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use crate::policy::Surroundings;
@@ -9,23 +10,38 @@ use crate::policy::Surroundings;
 /// parser would refuse it anyway.
 const MAX_BYTES: u64 = 32 << 20;
 
+/// Reads a file of at most so many bytes. A pipe or a device is none: reading it may never end.
+///
+/// # Errors
+/// Why it cannot be read, in words for whoever named it.
+pub fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
+    }
+    // Looked at before it is opened: that alone waits where a pipe has no writer.
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let too_large =
+        || io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {} MiB", most >> 20));
+    if metadata.len() > most {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
+    // It may grow meanwhile.
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most { Err(too_large()) } else { Ok(bytes) }
+}
+
 /// Reads from the file system and the environment of this process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProcessSurroundings;
 
 impl Surroundings for ProcessSurroundings {
     fn read(&self, path: &Path) -> io::Result<String> {
-        let metadata = std::fs::metadata(path)?;
-        if metadata.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
-        }
-        if metadata.len() > MAX_BYTES {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("it is larger than {} MiB", MAX_BYTES >> 20),
-            ));
-        }
-        std::fs::read_to_string(path)
+        let text = String::from_utf8(read_file(path, MAX_BYTES)?);
+        text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
     }
 
     fn variable(&self, name: &str) -> Option<String> {
@@ -42,6 +58,26 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let error = ProcessSurroundings.read(directory.path()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
+    }
+
+    #[test]
+    fn what_never_ends_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        for path in [pipe.as_path(), Path::new("/dev/zero")] {
+            let error = read_file(path, MAX_BYTES).unwrap_err();
+            assert!(error.to_string().contains("no regular file"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, [7; 100]).unwrap();
+        assert_eq!(read_file(&path, 100).unwrap(), [7; 100]);
+        assert_eq!(read_file(&path, 99).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 
     #[test]

@@ -7,8 +7,10 @@ use tokio::task::JoinError;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::bounds;
 use super::cache::CodeCache;
 use super::engine::PluginHost;
+use super::lane::{Yielding, lower_priority};
 use super::load_error::{LoadError, LoadErrorClass};
 
 /// Where code is kept for the next start.
@@ -36,24 +38,15 @@ impl PluginHost {
     pub(super) async fn compile(&self, wasm: Arc<[u8]>, keep: Keep) -> Result<Component, LoadError> {
         let engine = self.engine.clone();
         let cache = self.cache.clone().filter(|_| keep == Keep::OnDisk);
-        let failed = |message: String| LoadError::new(LoadErrorClass::CompileFailed, message);
-        match self.aside(move || find_or_compile(&engine, cache.as_deref(), &wasm)).await {
-            Ok(Ok((component, cached))) => {
-                report(&cached);
-                Ok(component)
-            }
-            Ok(Err(error)) => {
-                let message = format!("{error:#}");
-                // The pool refuses what could never be instantiated.
-                let class = if message.contains("exceeds the ") {
-                    LoadErrorClass::TooLarge
-                } else {
-                    LoadErrorClass::CompileFailed
-                };
-                Err(LoadError::new(class, message))
-            }
-            Err(panicked) => Err(failed(format!("the compiler failed: {panicked}"))),
-        }
+        let work = move || {
+            bounds::check(&wasm)?;
+            find_or_compile(&engine, cache.as_deref(), &wasm).map_err(|error| refused(&error))
+        };
+        let (component, cached) = self.aside(work).await.map_err(|panicked| {
+            LoadError::new(LoadErrorClass::CompileFailed, format!("the compiler failed: {panicked}"))
+        })??;
+        report(&cached);
+        Ok(component)
     }
 
     /// Does long work beside the workers, where no request waits for it. A panic ends there.
@@ -62,9 +55,36 @@ impl PluginHost {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
-        let compilers = Arc::clone(&self.compilers);
-        tokio::task::spawn_blocking(move || compilers.install(work)).await
+        tokio::task::spawn_blocking(move || match compilers() {
+            // Threads of its own: what takes minutes must not keep what comes after it waiting.
+            Ok(compilers) => compilers.install(work),
+            Err(error) => {
+                tracing::warn!(target: "innkeeper::plugin", %error, "no threads to compile on: one does it all");
+                work()
+            }
+        })
+        .await
     }
+}
+
+/// Threads beside the workers: a large runtime would take all cores for half a minute.
+fn compilers() -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
+    rayon::ThreadPoolBuilder::new()
+        .thread_name(|_| "plugin-compiler".into())
+        // The first thread is never starved, however many cores are busy.
+        .start_handler(|index| lower_priority(if index == 0 { Yielding::Not } else { Yielding::Little }))
+        .build()
+}
+
+fn refused(error: &wasmtime::Error) -> LoadError {
+    let message = format!("{error:#}");
+    // The pool refuses what could never be instantiated.
+    let class = if message.contains("exceeds the ") {
+        LoadErrorClass::TooLarge
+    } else {
+        LoadErrorClass::CompileFailed
+    };
+    LoadError::new(class, message)
 }
 
 fn find_or_compile(

@@ -12,7 +12,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 use super::cache::CodeCache;
 use super::epoch::Epochs;
 use super::flat;
-use super::lane::{SlowLane, Yielding, lower_priority};
+use super::lane::SlowLane;
 use super::live::{LiveVersions, Lives};
 use super::recent::Recent;
 use super::signature::Signatures;
@@ -84,8 +84,6 @@ pub struct PluginHost {
     pub(super) lane: SlowLane,
     /// Where new plugins are configured.
     pub(super) loading: SlowLane,
-    /// Compiles beside the workers: a large runtime would take all cores for half a minute.
-    pub(super) compilers: Arc<rayon::ThreadPool>,
     /// As many permits as the pool has memories.
     pub(super) slots: Arc<Semaphore>,
     pub(super) recent: Recent,
@@ -110,12 +108,6 @@ impl PluginHost {
         let epochs = Epochs::start(engine.clone()).map_err(threads)?;
         let lane = SlowLane::start().map_err(threads)?;
         let loading = SlowLane::for_loading().map_err(threads)?;
-        let compilers = rayon::ThreadPoolBuilder::new()
-            .thread_name(|_| "plugin-compiler".into())
-            // The first thread is never starved, however many cores are busy.
-            .start_handler(|index| lower_priority(if index == 0 { Yielding::Not } else { Yielding::Little }))
-            .build()
-            .map_err(|error| HostError(error.to_string()))?;
         let slots = Arc::new(Semaphore::new(settings.instances as usize));
         let cache = settings.cache.as_deref().and_then(|path| open_cache(path, &engine));
         Ok(Arc::new(Self {
@@ -126,7 +118,6 @@ impl PluginHost {
             epochs,
             lane,
             loading,
-            compilers: Arc::new(compilers),
             slots,
             recent: Recent::default(),
             lives: Lives::default(),

@@ -60,6 +60,11 @@ impl LoadError {
     pub(super) fn new(class: LoadErrorClass, message: impl AsRef<str>) -> Self {
         Self { class, message: printable(message.as_ref(), MAX_MESSAGE_BYTES).into_owned() }
     }
+
+    /// Loading it ended by a panic, which is in the log.
+    pub fn interrupted() -> Self {
+        Self::new(LoadErrorClass::CompileFailed, "loading it failed: look for a panic in the log")
+    }
 }
 
 impl fmt::Display for LoadError {

@@ -4,6 +4,7 @@
 //! [`PluginFailure`] with a class, and nothing of it reaches the next call.
 
 mod bindings;
+mod bounds;
 mod breaker;
 mod cache;
 mod compile;

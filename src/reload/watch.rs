@@ -102,6 +102,9 @@ impl Watcher {
 
     /// Whether what was wrong may have passed, though no file that we know has changed.
     fn is_worth_another_look(&self) -> bool {
+        if self.reloader.builder().take_news() {
+            return true;
+        }
         let last = self.reloader.last_attempt();
         // A document that cannot be read may include a file that nobody watches yet; a plugin may
         // have failed because the machine was busy.

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::active::ActivePlugin;
 use super::held_back::{HeldBack, HeldBackFiles};
 use super::history::{History, Served};
+use super::loading::Loading;
 use super::overrides::Overrides;
 use super::resolve::{Agreement, Resolver};
 use super::tokens::TokenSource;
@@ -53,6 +54,7 @@ pub struct Builder {
     pub(super) temporary: Mutex<Vec<Override>>,
     pub(super) history: History,
     pub(super) held_back: HeldBackFiles,
+    pub(super) loading: Loading,
     pub(super) earned: Arc<Notify>,
 }
 
@@ -63,8 +65,19 @@ impl Builder {
         let tickets = Arc::new(Tickets::of_this_process());
         let assertion_keys = Arc::new(AssertionKeys::new(&[]));
         let (fairness, temporary) = (Arc::new(Fairness::new(Arc::clone(&metrics))), Mutex::default());
-        let earned = Arc::default();
-        Self { host, metrics, tickets, assertion_keys, fairness, temporary, history, held_back, earned }
+        let (loading, earned) = (Loading::default(), Arc::default());
+        Self {
+            host,
+            metrics,
+            tickets,
+            assertion_keys,
+            fairness,
+            temporary,
+            history,
+            held_back,
+            loading,
+            earned,
+        }
     }
 
     /// Builds the snapshot that follows `previous`, and runs the policy's tests against it.
@@ -115,6 +128,11 @@ impl Builder {
     /// The plugin's file, where it is held back.
     pub fn held_back(&self, name: &str) -> Option<HeldBack> {
         self.held_back.of(name)
+    }
+
+    /// Whether a plugin that a build did not wait for is loaded by now, since this was asked last.
+    pub fn take_news(&self) -> bool {
+        self.loading.take_news()
     }
 
     /// Told whenever a candidate has earned its promotion.

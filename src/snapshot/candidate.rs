@@ -6,8 +6,9 @@ use super::Snapshot;
 use super::active::ActivePlugin;
 use super::build::{BuildError, Builder};
 use super::history::PluginFile;
-use crate::plugin::{LoadError, LoadedPlugin};
+use crate::plugin::{LoadError, LoadedPlugin, PluginHost};
 use crate::policy::{self, Diagnostic, Diagnostics, Excerpt, OnFailure, Policy};
+use crate::telemetry::Metrics;
 
 /// What the next snapshot may hold of each plugin, in the policy's order.
 pub(super) struct Candidates {
@@ -35,6 +36,15 @@ enum Origin {
     },
 }
 
+/// Why a plugin's file is not in the next snapshot, as in "the plugin …".
+#[derive(Debug, thiserror::Error)]
+enum Absent {
+    #[error("{0}")]
+    Unfit(String),
+    #[error("is still being loaded: it comes into force when that is done")]
+    StillLoading,
+}
+
 impl Builder {
     /// Loads what changed.
     pub(super) async fn candidates(
@@ -48,19 +58,26 @@ impl Builder {
         for (name, settings) in &policy.plugins {
             let serving = previous.and_then(|previous| previous.plugin(name));
             let stand_in = serving.filter(|serving| serving.settings() == settings);
-            let why = match self.candidate(settings, serving, stand_in).await {
+            let absent = match self.candidate(settings, serving, stand_in).await {
                 Ok(candidate) => {
                     candidates.plugins.push(candidate);
                     continue;
                 }
-                Err(why) => why,
+                Err(absent) => absent,
             };
             let at = policy.places.plugins.get(name).expect("each plugin has a path").clone();
+            let message = format!("the plugin `{name}` {absent}");
             let Some(stand_in) = stand_in else {
-                failures.push(Diagnostic::error(at, format!("the plugin `{name}` {why}")));
+                failures.push(Diagnostic::error(at, message));
                 continue;
             };
-            candidates.held_back.push(held_back(at, format!("the plugin `{name}` {why}"), stand_in));
+            candidates.held_back.push(match absent {
+                Absent::Unfit(_) => held_back(at, message, stand_in),
+                Absent::StillLoading => {
+                    let help = format!("version {} serves meanwhile", stand_in.version());
+                    Diagnostic { help: Some(help), ..Diagnostic::warning(at, message) }
+                }
+            });
             candidates.plugins.push(Candidate { plugin: Arc::clone(stand_in), origin: Origin::HeldBack });
         }
         if failures.is_empty() { Ok(candidates) } else { Err(Diagnostics::from(failures).into()) }
@@ -124,8 +141,8 @@ impl Builder {
         settings: &Arc<policy::Plugin>,
         serving: Option<&Arc<ActivePlugin>>,
         stand_in: Option<&Arc<ActivePlugin>>,
-    ) -> Result<Candidate, String> {
-        let file = self.read(settings).await?;
+    ) -> Result<Candidate, Absent> {
+        let file = self.read(settings).await.map_err(Absent::Unfit)?;
         if let Some(kept) = stand_in.filter(|serving| serving.file() == Some(&file.version)) {
             return Ok(Candidate { plugin: Arc::clone(kept), origin: Origin::Kept });
         }
@@ -133,11 +150,16 @@ impl Builder {
         let loaded = match self.held_back.known(settings, &file.version) {
             Some(error) => Err(error),
             None => {
-                let loaded = self.load(settings, &file, serving).await;
+                let loaded = if stand_in.is_some() {
+                    self.load_soon(settings, &file, serving).await?
+                } else {
+                    // Nothing serves in its place: without it, the policy is none.
+                    self.load(settings, &file, serving).await
+                };
                 loaded.inspect_err(|error| self.held_back.unfit(settings, &file.version, error))
             }
         };
-        let active = loaded.map_err(|error| format!("cannot be run: {error}"))?;
+        let active = loaded.map_err(|error| Absent::Unfit(format!("cannot be run: {error}")))?;
         let previous = self.previous(settings, &file.version, serving).await;
         let plugin = Arc::new(ActivePlugin::new(active, previous, Some(Arc::clone(&file.version))));
         Ok(Candidate { plugin, origin: Origin::Loaded { file, stand_in: stand_in.cloned() } })
@@ -152,6 +174,28 @@ impl Builder {
         Ok(Arc::new(file))
     }
 
+    /// [`Builder::load`], for a plugin of which another version serves: one that takes long is not
+    /// waited for.
+    async fn load_soon(
+        &self,
+        settings: &Arc<policy::Plugin>,
+        file: &Arc<PluginFile>,
+        serving: Option<&ActivePlugin>,
+    ) -> Result<Result<Arc<LoadedPlugin>, LoadError>, Absent> {
+        if let Some(loaded) = serving.and_then(|serving| serving.loaded(settings, &file.version)) {
+            return Ok(Ok(loaded));
+        }
+        let load = || {
+            let (host, metrics) = (Arc::clone(&self.host), Arc::clone(&self.metrics));
+            let (settings, file) = (Arc::clone(settings), Arc::clone(file));
+            async move { load(&host, &metrics, settings, &file).await }
+        };
+        self.loading.wait(settings, file, load).await.ok_or_else(|| {
+            self.held_back.loading(&settings.name, &file.version, &Absent::StillLoading.to_string());
+            Absent::StillLoading
+        })
+    }
+
     /// Loads a version of a plugin, unless it is loaded.
     pub(super) async fn load(
         &self,
@@ -162,10 +206,7 @@ impl Builder {
         if let Some(loaded) = serving.and_then(|serving| serving.loaded(settings, &file.version)) {
             return Ok(loaded);
         }
-        let loaded = self.host.load(Arc::clone(settings), &file.bytes).await;
-        let outcome = loaded.as_ref().map_or_else(|error| error.class.as_str(), |_| "loaded");
-        self.metrics.plugin_loaded(&settings.name, outcome);
-        loaded.map(Arc::new)
+        load(&self.host, &self.metrics, Arc::clone(settings), file).await
     }
 
     /// The version to ask when the active one fails: the one that served before it, under the
@@ -186,6 +227,19 @@ impl Builder {
         });
         loaded.ok()
     }
+}
+
+async fn load(
+    host: &Arc<PluginHost>,
+    metrics: &Metrics,
+    settings: Arc<policy::Plugin>,
+    file: &PluginFile,
+) -> Result<Arc<LoadedPlugin>, LoadError> {
+    let name = Arc::clone(&settings.name);
+    let loaded = host.load(settings, &file.bytes).await;
+    let outcome = loaded.as_ref().map_or_else(|error| error.class.as_str(), |_| "loaded");
+    metrics.plugin_loaded(&name, outcome);
+    loaded.map(Arc::new)
 }
 
 impl Snapshot {

@@ -15,7 +15,7 @@ const SECOND_TRY: Duration = Duration::from_secs(30);
 pub struct HeldBack {
     /// The SHA-256 of the file; nothing where it could not be read.
     pub version: Option<Arc<str>>,
-    /// The class of the load error, `unreadable`, or `tests-failed`.
+    /// The class of the load error, `unreadable`, `loading`, or `tests-failed`.
     pub class: &'static str,
     /// What is wrong with it.
     pub message: String,
@@ -50,6 +50,11 @@ impl HeldBackFiles {
         let load = FailedLoad { settings: Arc::clone(settings), error: error.clone(), tried: Instant::now() };
         let message = error.message.clone();
         self.hold(&settings.name, Some(version), error.class.as_str(), message, Some(load));
+    }
+
+    /// Holds a file back until it is loaded.
+    pub(super) fn loading(&self, name: &Name, version: &Arc<str>, message: &str) {
+        self.hold(name, Some(version), "loading", message.to_owned(), None);
     }
 
     /// Holds a file back with which the policy's tests fail.

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use crate::plugin::{Tally, version_of};
 use crate::policy::Name;
+use crate::surroundings::read_file;
 
 /// Versions that are kept of each plugin.
 const MAX_VERSIONS: usize = 8;
@@ -14,6 +15,9 @@ const MAX_VERSIONS: usize = 8;
 /// Bytes that all files together may have; the version that served least lately goes first. Three
 /// Python runtimes fit, or thousands of small plugins.
 const MAX_BYTES: usize = 64 << 20;
+
+/// Bytes that one file may have: a whole Python takes a fifth of it.
+const MAX_FILE_BYTES: u64 = 100 << 20;
 
 /// A plugin's file, read.
 pub(super) struct PluginFile {
@@ -31,8 +35,11 @@ impl PluginFile {
     ///
     /// # Errors
     /// What kept it from being read, as in "the plugin …".
+    #[expect(clippy::disallowed_methods, reason = "a file's read cannot be cancelled, and ends")]
     pub(super) async fn read(path: &Path) -> Result<Self, String> {
-        let bytes = tokio::fs::read(path).await;
+        let aside = path.to_owned();
+        let read = tokio::task::spawn_blocking(move || read_file(&aside, MAX_FILE_BYTES)).await;
+        let bytes = read.expect("reading a file does not panic");
         bytes.map(Self::new).map_err(|error| format!("cannot be read from `{}`: {error}", path.display()))
     }
 }

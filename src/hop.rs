@@ -31,7 +31,9 @@ pub fn is_reserved(name: &HeaderName) -> bool {
         Some(b'x') => {
             folds_alike(name, "x-real-ip")
                 || folds_alike(name, "x-request-id")
+                || folds_alike(name, "x-tenant")
                 || starts_folded(name, "x-tenant-")
+                || folds_alike(name, "x-forwarded")
                 || starts_folded(name, "x-forwarded-")
         }
         // CGI hands `Proxy` to programs as the variable HTTP_PROXY (CVE-2016-5385).

@@ -82,6 +82,7 @@ pub fn prepare(headers: &mut HeaderMap, hop: Hop<'_>, caller: Caller<'_>, reques
     if trailers_welcome {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+    settle_length(headers);
     let asked = settle_host(headers, hop.authority);
     if TraceParent::of(headers).is_none() {
         headers.remove(TRACESTATE);
@@ -115,6 +116,15 @@ pub fn prepare(headers: &mut HeaderMap, hop: Hop<'_>, caller: Caller<'_>, reques
 pub(super) fn clean_response(headers: &mut HeaderMap) {
     remove_nominated(headers);
     remove_if(headers, is_hop_by_hop);
+}
+
+/// Writes a length without leading zeros, which some take for an octal number.
+fn settle_length(headers: &mut HeaderMap) {
+    let length = headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
+    let Some([b'0', rest @ ..]) = length.filter(|length| length.len() > 1) else { return };
+    let zeros = rest.iter().take_while(|digit| **digit == b'0').count().min(rest.len() - 1);
+    let length = HeaderValue::from_bytes(&rest[zeros..]).expect("part of a value is one");
+    headers.insert(header::CONTENT_LENGTH, length);
 }
 
 /// Makes `Host` say what the client asked for, and says it; `None` where it named nothing.
@@ -271,6 +281,14 @@ mod tests {
         assert_eq!(headers["x-plan"], "gold");
         assert!(!headers.values().any(|value| value == "evil"), "{headers:?}");
         assert!(!headers.contains_key("content-length"));
+    }
+
+    #[test]
+    fn a_length_is_written_as_every_reader_takes_it() {
+        for (said, told) in [("0", "0"), ("00", "0"), ("003", "3"), ("0100", "100"), ("30", "30")] {
+            let headers = prepared(&[("Content-Length", said)], Caller::NoTenant);
+            assert_eq!(headers["content-length"], told, "{said}");
+        }
     }
 
     #[test]

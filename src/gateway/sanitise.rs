@@ -24,7 +24,29 @@ pub struct Authority {
 pub fn inspect(head: &request::Parts) -> Result<Authority, Refusal> {
     inspect_method(head)?;
     inspect_path(head.uri.path())?;
+    if head.version == Version::HTTP_2 {
+        inspect_fields(head)?;
+    }
     authority(head)
+}
+
+/// Refuses what a connection over HTTP/1.1 is closed for before we see it, and what HTTP/2 calls
+/// malformed (RFC 9113, sections 8.2.1 and 8.3.1): a backend behind us would read it in its own way.
+fn inspect_fields(head: &request::Parts) -> Result<(), Refusal> {
+    if !matches!(head.uri.scheme_str(), Some("http" | "https")) {
+        return Err(invalid("`:scheme` must be `http` or `https`"));
+    }
+    if head.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(invalid("header `content-length` must be sent once"));
+    }
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    for (name, value) in &head.headers {
+        let value = value.as_bytes();
+        if is_blank(value.first()) || is_blank(value.last()) {
+            return Err(invalid(format!("header `{name}` must not begin or end with a space")));
+        }
+    }
+    Ok(())
 }
 
 fn inspect_method(head: &request::Parts) -> Result<(), Refusal> {
@@ -185,6 +207,30 @@ mod tests {
     fn verdict(target: &str) -> Result<Authority, Refusal> {
         let request = Request::get(target).header("host", "a.example").body(()).unwrap();
         inspect(&request.into_parts().0)
+    }
+
+    #[test]
+    fn what_http_2_lets_through_is_held_to_what_http_1_does() {
+        let verdict = |target: &str, lines: &[(&str, &str)]| {
+            let mut request = Request::get(target).version(Version::HTTP_2);
+            for (name, value) in lines {
+                request = request.header(*name, *value);
+            }
+            inspect(&request.body(()).unwrap().into_parts().0).map(drop)
+        };
+        let length = ("content-length", "3");
+        verdict("https://a.example/", &[length, ("x-plan", "gold and silver")]).unwrap();
+        for (target, lines) in [
+            ("https://a.example/", &[length, length][..]),
+            ("https://a.example/", &[length, ("content-length", "03")]),
+            ("https://a.example/", &[("x-tenant-id", " acme")]),
+            ("https://a.example/", &[("x-tenant-id", "acme\t")]),
+            ("ftp://a.example/", &[]),
+            ("/", &[("host", "a.example")]),
+        ] {
+            let refusal = verdict(target, lines).expect_err(target);
+            assert_eq!(refusal.code(), Code::RequestInvalid, "{target} {lines:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::diagnostic::Report;
+use super::mask::without_passwords;
 use super::source::Place;
 use super::yaml::{Key, Node, Scalar, ScalarKind, Value};
 
@@ -86,6 +87,10 @@ impl<T> fmt::Debug for Located<T> {
 impl<T: Leaf> Decode for Located<T> {
     fn decode(node: &Node, report: &mut Report) -> Option<Self> {
         let Value::Scalar(scalar) = &node.value else {
+            if T::SECRET {
+                // Whatever it is, the secret is somewhere in it.
+                report.conceal(Place { length: u32::MAX, ..node.place });
+            }
             expected(T::EXPECTED, node, report);
             return None;
         };
@@ -137,8 +142,9 @@ pub(crate) fn expected<'r>(
     report.error(node.place, format!("expected {what}, got {got}"))
 }
 
-/// A text's first line, cut to what a message can carry.
+/// A text's first line, cut to what a message can carry, with passwords masked.
 pub(crate) fn shorten(text: &str) -> String {
+    let text = without_passwords(text);
     let line: String = text.chars().take_while(|c| *c != '\n').take(60).collect();
     if line.len() < text.trim_end().len() { format!("{line}…") } else { line }
 }

@@ -207,25 +207,38 @@ impl Diagnostic {
         line(format!(
             "{}{}",
             paint(severity, &self.severity.to_string()),
-            paint(BOLD, &format!(": {}", self.message))
+            paint(BOLD, &format!(": {}", visible(&self.message)))
         ));
         let places = std::iter::once((&self.at, "-->", "", '^', severity))
             .chain(self.related.iter().map(|one| (&one.at, ":::", one.message.as_str(), '-', BLUE)));
         for (at, arrow, label, mark, colour) in places {
-            line(format!("{:margin$}{} {}:{}:{}", "", paint(BLUE, arrow), at.file, at.line, at.column));
+            let file = visible(&at.file);
+            line(format!("{:margin$}{} {file}:{}:{}", "", paint(BLUE, arrow), at.line, at.column));
             let Some(snippet) = &at.snippet else { continue };
             let number = paint(BLUE, &format!("{:>margin$} |", at.line));
             let bar = paint(BLUE, &format!("{:>margin$} |", ""));
             let marks: String = std::iter::repeat_n(mark, at.mark.1).collect();
             line(bar.clone());
-            line(format!("{number} {snippet}"));
+            line(format!("{number} {}", visible(snippet)));
+            let label = visible(label);
             line(format!("{bar} {:indent$}{} {label}", "", paint(colour, &marks), indent = at.mark.0));
         }
         if let Some(help) = &self.help {
-            line(format!("{:margin$} = {} {help}", "", paint(GREEN, "help:")));
+            line(format!("{:margin$} = {} {}", "", paint(GREEN, "help:"), visible(help)));
         }
         text
     }
+}
+
+/// A text without what a terminal would obey, or would show in another order than it stands in the file.
+/// Each such character becomes one other, so that marks stay under what they mean.
+fn visible(text: &str) -> String {
+    let obeyed = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    let reorders = |character: char| matches!(character, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    let shown = |character| {
+        if obeyed(character) || reorders(character) { char::REPLACEMENT_CHARACTER } else { character }
+    };
+    text.chars().map(shown).collect()
 }
 
 /// A finding under way, before its place is looked up in the sources.

@@ -107,6 +107,9 @@ impl Loader<'_> {
         let attached = self.attached(&whole, in_force);
         let (sources, report) = (&self.sources, &mut self.report);
         let resolved = resolve::resolve(&whole, tenants.as_ref(), entries, sources, &attached, report)?;
+        if resolved.routes.is_empty() && !may_have_no_routes(in_force, report) {
+            return None;
+        }
         let files = self.sources.iter().map(|source| &source.path).chain(attached.paths());
         Some(Policy { hash: self.hash(&attached), files: files.cloned().collect(), ..resolved })
     }
@@ -362,6 +365,18 @@ fn take_named<T>(whole: &mut Named<T>, part: Option<Named<T>>, what: &str, repor
             }
         }
     }
+}
+
+/// Whether a policy may be one without routes, and a word on it. What was cut off behind its first line is
+/// such a policy, and must not take the place of a whole one.
+fn may_have_no_routes(in_force: Option<&Policy>, report: &mut Report) -> bool {
+    const MESSAGE: &str = "the policy has no routes: every request would be answered with 404";
+    let takes_routes_away = in_force.is_some_and(|in_force| !in_force.routes.is_empty());
+    let start = Place::start_of(0);
+    let finding =
+        if takes_routes_away { report.error(start, MESSAGE) } else { report.warning(start, MESSAGE) };
+    finding.help("add `routes`; where the file was cut off, write it whole: beside, then rename it over");
+    !takes_routes_away
 }
 
 fn has_key(node: &Node, name: &str) -> bool {

@@ -67,6 +67,22 @@ fn masked(line: &str, place: Place, secrets: &[Place]) -> (String, (usize, usize
     crop(&text, mark.unwrap_or(shown), length.max(1))
 }
 
+/// A text as a message may show it: with whatever looks like a password masked.
+pub(super) fn without_passwords(text: &str) -> String {
+    let characters: Vec<char> = text.chars().collect();
+    let mut hidden = vec![false; characters.len()];
+    hide_passwords(&characters, &mut hidden);
+    let mut shown = String::with_capacity(text.len());
+    for (index, character) in characters.iter().enumerate() {
+        match (hidden[index], index > 0 && hidden[index - 1]) {
+            (true, true) => {}
+            (true, false) => shown.push_str(MASK),
+            (false, _) => shown.push(*character),
+        }
+    }
+    shown
+}
+
 fn stretch(place: Place, line: usize) -> (usize, usize) {
     let start = (place.column as usize).saturating_sub(1).min(line);
     (start, start.saturating_add(place.length as usize).min(line))

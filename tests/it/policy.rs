@@ -231,6 +231,25 @@ fn passwords_in_the_policy_are_masked() {
 }
 
 #[test]
+fn a_secret_that_is_no_text_is_not_shown_either() {
+    for text in [
+        "version: 1\nserver: { ticket_key: [ hunter2 ] }\n",
+        "version: 1\nserver: { ticket_key: { hunter2: hunter2 } }\n",
+        "version: 1\nupstreams:\n  app: { endpoints: [ \"http://app:hunter2@[::1\" ] }\n",
+    ] {
+        let shown = Desk::with(text).diagnostics();
+        assert!(shown.contains("error") && !shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
+fn a_terminal_is_safe_from_what_a_policy_names() {
+    let text = "version: 1\n\"\\e[31m\\u202Ekey\": 1\n";
+    let shown = Desk::with(text).diagnostics();
+    assert!(shown.contains("key") && !shown.contains(['\u{1b}', '\u{202e}']), "{shown}");
+}
+
+#[test]
 fn no_debug_output_reveals_a_url() {
     let text = "version: 1\ndatabases:\n  main: { url: \"postgres://app:hunter2@db/app\" }\n";
     let policy = Desk::with(text).policy();

@@ -72,6 +72,7 @@ async fn a_broken_policy_changes_nothing_and_does_not_block_the_next() {
         (good.replace("path: keys.wasm", "path: missing.wasm"), "missing.wasm"),
         (good.replace("keys: { k: t1 }", "keys: 7"), "keys"),
         ("routes: [".to_owned(), "policy.yaml"),
+        ("version: 1\n".to_owned(), "the policy has no routes"),
     ] {
         gateway.write_policy(&broken);
         let before = attempt;

@@ -297,7 +297,6 @@ impl Snapshot {
             directory: &self.directory,
             overrides: &self.overrides,
             tickets: &self.tickets,
-            metrics: &self.metrics,
         }
     }
 }

@@ -293,11 +293,7 @@ impl Snapshot {
     }
 
     fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings {
-            directory: &self.directory,
-            overrides: &self.overrides,
-            tickets: &self.tickets,
-        }
+        Surroundings { directory: &self.directory, overrides: &self.overrides, tickets: &self.tickets }
     }
 }
 

@@ -139,7 +139,8 @@ impl Builder {
         };
         let active = loaded.map_err(|error| format!("cannot be run: {error}"))?;
         let previous = self.previous(settings, &file.version, serving).await;
-        let plugin = Arc::new(ActivePlugin::new(active, previous, Some(Arc::clone(&file.version)), &self.metrics));
+        let plugin =
+            Arc::new(ActivePlugin::new(active, previous, Some(Arc::clone(&file.version)), &self.metrics));
         Ok(Candidate { plugin, origin: Origin::Loaded { file, stand_in: stand_in.cloned() } })
     }
 

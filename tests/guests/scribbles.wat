@@ -9,6 +9,7 @@
   (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
     (i32.const 135000))
   (func (export "configure") (param i32 i32) (result i32)
+    (memory.fill (local.get 0) (i32.const 0) (local.get 1))
     i32.const 16)
   (func $is_new (result i32)
     (local $at i32) (local $found i32)

@@ -303,10 +303,12 @@ async fn an_instance_that_is_made_as_new_is_as_new_in_every_place() {
 #[tokio::test]
 async fn an_instance_that_failed_or_grew_serves_nobody_again() {
     let host = host();
-    let hoards = load(&host, plugin("hoards-paths")).await.unwrap();
-    assert!(hoards.is_renewed());
+    let grows = load(&host, plugin("grows")).await.unwrap();
+    let traps = load(&host, plugin("trap")).await.unwrap();
+    assert!(grows.is_renewed() && traps.is_renewed());
     for _ in 0..3 {
-        assert_eq!(ask(&hoards).await.unwrap_err().class, FailureClass::Memory);
+        assert_eq!(tenant(ask(&grows).await), "t1");
+        assert_eq!(ask(&traps).await.unwrap_err().class, FailureClass::Trap);
         assert_eq!(host.free_instances(), 40);
     }
 }
@@ -365,6 +367,8 @@ async fn calls_beyond_the_pool_wait_their_turn() {
     for call in calls.collect::<Vec<_>>() {
         assert_eq!(call.await.unwrap(), "acme");
     }
+    assert!(host.free_instances() >= 4, "half of the pool is free for others");
+    drop(good);
     assert_eq!(host.free_instances(), 8);
 }
 
@@ -481,11 +485,15 @@ async fn a_component_with_the_imports_of_a_stock_wasip2_program_runs() {
     let (lines, _guard) = capture_log();
     let host = host();
     let wasm = guest("stock-wasi");
-    let imported = |interface: &str| wasm.windows(interface.len()).any(|window| window == interface.as_bytes());
-    for interface in ["environment", "exit", "stdin", "stdout", "stderr"]
-        .into_iter()
-        .chain(["terminal-input", "terminal-output", "terminal-stdin", "terminal-stdout", "terminal-stderr"])
-    {
+    let imported =
+        |interface: &str| wasm.windows(interface.len()).any(|window| window == interface.as_bytes());
+    for interface in ["environment", "exit", "stdin", "stdout", "stderr"].into_iter().chain([
+        "terminal-input",
+        "terminal-output",
+        "terminal-stdin",
+        "terminal-stdout",
+        "terminal-stderr",
+    ]) {
         assert!(imported(&format!("wasi:cli/{interface}@0.2.0")), "{interface}");
     }
     for interface in ["error", "poll", "streams"] {

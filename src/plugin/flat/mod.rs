@@ -68,20 +68,15 @@ impl FlatPre {
     pub(super) fn renewable(linker: &Linker<State>, engine: &Engine, wasm: &[u8]) -> wasmtime::Result<Self> {
         let flat = flatten(wasm)?;
         let noting = noting::noting(&flat).map_err(wasmtime::Error::from);
-        let noting = noting.and_then(|(wasm, division)| {
-            Self::link(linker, &Module::new(engine, wasm)?, Some(division))
-        });
+        let noting = noting
+            .and_then(|(wasm, division)| Self::link(linker, &Module::new(engine, wasm)?, Some(division)));
         noting.or_else(|why| {
             tracing::debug!(target: "innkeeper::plugin", "each request gets another instance: {why:#}");
             Self::link(linker, &Module::new(engine, flat)?, None)
         })
     }
 
-    fn link(
-        linker: &Linker<State>,
-        module: &Module,
-        division: Option<Division>,
-    ) -> wasmtime::Result<Self> {
+    fn link(linker: &Linker<State>, module: &Module, division: Option<Division>) -> wasmtime::Result<Self> {
         let export = |name| module.get_export_index(name).expect("a flat module has all its exports");
         let (memory, resolve) = (export(MEMORY), export(RESOLVE));
         let renewal = division.map(|division| {

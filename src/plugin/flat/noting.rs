@@ -20,9 +20,9 @@ use super::shape::Unusual;
 /// The global in which a bit stands for each part of the memory.
 pub(super) const WRITTEN: &str = "written";
 
-/// The largest memory of which parts are put back, bytes: a part of a larger one would be so large
-/// that three of them cost as much as another instance.
-const MAX_MEMORY: u64 = 1 << 20;
+/// The largest memory of which parts are put back, bytes: room for the stack of 1 MiB that Rust has by
+/// itself. Parts of a larger one would be so large that copying a few costs as much as another instance.
+const MAX_MEMORY: u64 = 2 << 20;
 /// Bytes of a page of WebAssembly.
 const PAGE: u64 = 1 << 16;
 /// The smallest part, bytes: a page of the system, as a request touches whole ones anyway.
@@ -331,7 +331,8 @@ mod tests {
 
     /// A module with a function for each writer, which takes place and length, at three offsets.
     fn writers() -> Vec<u8> {
-        let mut text = format!("(module (memory (export \"memory\") {PAGES}) (global (mut i32) (i32.const 7))");
+        let mut text =
+            format!("(module (memory (export \"memory\") {PAGES}) (global (mut i32) (i32.const 7))");
         for (index, (name, rest)) in WRITERS.iter().enumerate() {
             for offset in [0, 3, 70_000] {
                 let written = if name.starts_with("memory") {
@@ -343,7 +344,10 @@ mod tests {
                 write!(text, "(func (export \"{index}-{offset}\") {kind} {written})").unwrap();
             }
         }
-        wat::parse_str(text + "(data (i32.const 65536) \"\\ff\\ff\\ff\\ff\\ff\\ff\\ff\\ff\\ff\\ff\\ff\\ff\"))").unwrap()
+        wat::parse_str(
+            text + "(data (i32.const 65536) \"\\ff\\ff\\ff\\ff\\ff\\ff\\ff\\ff\\ff\\ff\\ff\\ff\"))",
+        )
+        .unwrap()
     }
 
     fn start(wasm: &[u8]) -> (Store<()>, Instance, Memory) {
@@ -356,7 +360,8 @@ mod tests {
     }
 
     fn any_write() -> impl Strategy<Value = (String, u32, u32)> {
-        let near_an_edge = (0..BYTES >> 12, 0..24u32).prop_map(|(page, near)| (page << 12) + near - near.min(12));
+        let near_an_edge =
+            (0..BYTES >> 12, 0..24u32).prop_map(|(page, near)| (page << 12) + near - near.min(12));
         let place = prop_oneof![near_an_edge, 0..BYTES];
         let length = prop_oneof![0..3u32, 0..20_000u32, Just(4096), Just(BYTES)];
         (0..WRITERS.len(), prop_oneof![Just(0), Just(3), Just(70_000)], place, length)
@@ -444,11 +449,14 @@ mod tests {
         }
         assert!(refused("(memory 1) (func) (start 0)").contains("start function"));
         assert!(refused("(memory 1) (global (mut funcref) (ref.null func))").contains("not a number"));
-        for memory in ["(memory 0)", "(memory 17)", "(memory i64 1)", "(memory 1) (memory 1)"] {
+        for memory in ["(memory 0)", "(memory 33)", "(memory i64 1)", "(memory 1) (memory 1)"] {
             assert!(refused(memory).contains("its memory"), "{memory}");
         }
         for import in ["(memory 1)", "(global (mut i32))", "(table 1 funcref)"] {
-            assert!(refused(&format!("(import \"a\" \"b\" {import})")).contains("not a function"), "{import}");
+            assert!(
+                refused(&format!("(import \"a\" \"b\" {import})")).contains("not a function"),
+                "{import}"
+            );
         }
         assert!(refused("(memory 1) (type (struct))").contains("not functions"));
     }

@@ -55,7 +55,8 @@ pub(super) async fn configured(
         let _ticking = host.epochs.ticking();
         let copied = copy_configured(&host, &settings, &log, &wasm).await?;
         let copied: Arc<[u8]> = copied.into();
-        let blueprint = match host.flatten(&copied, &settings, FlatPre::renewable).await {
+        let make = if host.settings.renew { FlatPre::renewable } else { FlatPre::new };
+        let blueprint = match host.flatten(&copied, &settings, make).await {
             Some(flat) => Blueprint::Flat(flat),
             None => {
                 let show = |error: LoadError| error.to_string();

@@ -5,14 +5,16 @@
 //! only modules are taken whose instructions write to memory and globals alone, and each instruction
 //! that writes to memory notes the part that it writes to before it does.
 
+use std::collections::VecDeque;
+
 use wasm_encoder::reencode::{Error, Reencode, utils};
 use wasm_encoder::{
     CodeSection, ConstExpr, ExportKind, ExportSection, Function, FunctionSection, GlobalSection, GlobalType,
-    InstructionSink, MemorySection, Module, TypeSection, ValType,
+    ImportSection, InstructionSink, MemorySection, Module, TypeSection, ValType,
 };
 use wasmparser::{
-    CompositeInnerType, FunctionBody, FunctionSectionReader, Global, GlobalSectionReader, Import, MemArg,
-    MemorySectionReader, Operator, Parser, TypeRef, TypeSectionReader,
+    CompositeInnerType, FunctionBody, FunctionSectionReader, Global, GlobalSectionReader,
+    ImportSectionReader, MemArg, MemorySectionReader, Operator, Parser, TypeRef, TypeSectionReader,
 };
 
 use super::shape::Unusual;
@@ -27,6 +29,9 @@ const MAX_MEMORY: u64 = 2 << 20;
 const PAGE: u64 = 1 << 16;
 /// The smallest part, bytes: a page of the system, as a request touches whole ones anyway.
 const SMALLEST_PART: u64 = 1 << 12;
+/// Parameters and locals that a function may have (WebAssembly's limit for implementations). A function
+/// with as many gets more here, and is refused by the compiler: the plugin then runs without notes.
+const MOST_LOCALS: u32 = 50_000;
 /// What the widest instruction writes, bytes; it may begin in one part and end in the next.
 const WIDEST: usize = 8;
 
@@ -82,7 +87,7 @@ struct Notes {
     mutable: Vec<u32>,
     /// Parameters of the function types, and the types of the functions whose bodies are to come.
     parameters: Vec<usize>,
-    functions: std::collections::VecDeque<u32>,
+    functions: VecDeque<u32>,
 }
 
 type Outcome = Result<(), Error<Unusual>>;
@@ -106,11 +111,17 @@ impl Reencode for Notes {
         utils::parse_type_section(self, types, section)
     }
 
-    fn parse_import(&mut self, imports: &mut wasm_encoder::ImportSection, import: Import<'_>) -> Outcome {
-        if !matches!(import.ty, TypeRef::Func(_)) {
-            return unfit("it imports what is not a function");
+    fn parse_import_section(
+        &mut self,
+        imports: &mut ImportSection,
+        section: ImportSectionReader<'_>,
+    ) -> Outcome {
+        for import in section.clone().into_imports() {
+            if !matches!(import?.ty, TypeRef::Func(_)) {
+                return unfit("it imports what is not a function");
+            }
         }
-        utils::parse_import(self, imports, import)
+        utils::parse_import_section(self, imports, section)
     }
 
     fn parse_function_section(
@@ -186,7 +197,7 @@ impl Reencode for Notes {
         let (mut locals, mut first) = (Vec::new(), u32::try_from(*parameters).unwrap_or(u32::MAX));
         for local in body.get_locals_reader()? {
             let (count, kind) = local?;
-            first = first.saturating_add(count);
+            first = first.saturating_add(count).min(MOST_LOCALS);
             locals.push((count, self.val_type(kind)?));
         }
         let noting = Noting { division: self.division, written: self.written, first };
@@ -306,6 +317,7 @@ impl Noting {
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
+    use std::sync::LazyLock;
 
     use proptest::prelude::*;
     use wasmtime::{Engine, Instance, Memory, Store};
@@ -350,13 +362,17 @@ mod tests {
         .unwrap()
     }
 
-    fn start(wasm: &[u8]) -> (Store<()>, Instance, Memory) {
-        let engine = Engine::default();
-        let module = wasmtime::Module::new(&engine, wasm).unwrap();
-        let mut store = Store::new(&engine, ());
-        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+    fn start() -> (Division, Store<()>, Instance, Memory) {
+        // Compiled once: it takes longer than all that is done with it.
+        static WRITERS: LazyLock<(wasmtime::Module, Division)> = LazyLock::new(|| {
+            let (wasm, division) = noting(&writers()).unwrap();
+            (wasmtime::Module::new(&Engine::default(), wasm).unwrap(), division)
+        });
+        let (module, division) = &*WRITERS;
+        let mut store = Store::new(module.engine(), ());
+        let instance = Instance::new(&mut store, module, &[]).unwrap();
         let memory = instance.get_memory(&mut store, "memory").unwrap();
-        (store, instance, memory)
+        (*division, store, instance, memory)
     }
 
     fn any_write() -> impl Strategy<Value = (String, u32, u32)> {
@@ -373,8 +389,7 @@ mod tests {
 
         #[test]
         fn what_was_noted_is_all_that_was_written(writes in prop::collection::vec(any_write(), 1..6)) {
-            let (wasm, division) = noting(&writers()).unwrap();
-            let (mut store, instance, memory) = start(&wasm);
+            let (division, mut store, instance, memory) = start();
             let image = memory.data(&store).to_vec();
             for (function, place, length) in writes {
                 let function = instance.get_typed_func::<(u32, u32), ()>(&mut store, &function).unwrap();
@@ -390,9 +405,8 @@ mod tests {
 
     #[test]
     fn a_store_notes_one_part_and_a_range_all_of_its_parts() {
-        let (wasm, division) = noting(&writers()).unwrap();
+        let (division, mut store, instance, _) = start();
         assert_eq!(division.0, 13, "320 KiB are 40 parts of 8 KiB");
-        let (mut store, instance, _) = start(&wasm);
         let written = instance.get_global(&mut store, WRITTEN).unwrap();
         for (function, place, length, parts) in [
             ("2-0", 8191, 0, 1),

@@ -135,7 +135,7 @@ impl Supply {
     /// Keeps an instance for another request, if it can be made as new.
     fn renew(&self, mut instance: Instance) {
         // What only waits must not take the pool from calls, of this plugin or of another.
-        let is_roomy = self.host.slots.available_permits() >= self.host.settings.instances as usize / 2;
+        let is_roomy = self.host.slots.available_permits() > self.host.settings.instances as usize / 2;
         if is_roomy && self.idle().len() < MOST_RENEWED && instance.renew() {
             self.idle().push(instance);
         }

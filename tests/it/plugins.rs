@@ -314,6 +314,21 @@ async fn an_instance_that_failed_or_grew_serves_nobody_again() {
 }
 
 #[tokio::test]
+async fn an_instance_that_only_waits_takes_no_room_from_another_plugin() {
+    for instances in [1, 2, 3] {
+        let host = host_with(|settings| settings.instances = instances);
+        let (one, other) =
+            (load(&host, plugin("good")).await.unwrap(), load(&host, plugin("counter")).await.unwrap());
+        for _ in 0..3 {
+            assert_eq!(tenant(ask(&one).await), "acme");
+            assert!(host.free_instances() > 0, "of {instances}");
+            assert_eq!(tenant(ask(&other).await), "t1");
+            assert!(host.free_instances() > 0, "of {instances}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_reused_instance_remembers_until_it_is_replaced() {
     let host = host();
     let reuse = Reuse { uses: NonZeroU32::new(3).unwrap(), ..Reuse::default() };

@@ -87,16 +87,21 @@ fn plugin_calls(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("legacy-keys");
     let defaults = HostSettings::default;
     let cases = [
-        ("fresh, configured memory copied", defaults(), Instances::PerRequest),
+        ("fresh, made as new", defaults(), Instances::PerRequest),
+        (
+            "fresh, configured memory copied",
+            HostSettings { renew: false, ..defaults() },
+            Instances::PerRequest,
+        ),
         ("fresh, configured again", HostSettings { snapshot: false, ..defaults() }, Instances::PerRequest),
         (
             "fresh, nothing kept resident",
-            HostSettings { keep_resident: 0, ..defaults() },
+            HostSettings { renew: false, keep_resident: 0, ..defaults() },
             Instances::PerRequest,
         ),
         (
             "fresh, 64 KiB kept resident",
-            HostSettings { keep_resident: 64 << 10, ..defaults() },
+            HostSettings { renew: false, keep_resident: 64 << 10, ..defaults() },
             Instances::PerRequest,
         ),
         ("reused", defaults(), Instances::Reused),

@@ -294,12 +294,7 @@ impl Snapshot {
     }
 
     fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings {
-            directory: &self.directory,
-            overrides: &self.overrides,
-            tickets: &self.tickets,
-            metrics: &self.metrics,
-        }
+        Surroundings { directory: &self.directory, overrides: &self.overrides, tickets: &self.tickets }
     }
 }
 

@@ -1,11 +1,11 @@
 //! What an operator sees: metrics, held in one registry that is passed in, never global.
 
+mod plugins;
 mod routes;
 mod tenants;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+pub use plugins::PluginMetrics;
 pub use routes::RouteMetrics;
 pub use tenants::{Finished, TenantMetrics};
 
@@ -271,13 +272,6 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a String cannot fail");
         text
-    }
-
-    /// Counts a plugin call and its time.
-    pub fn plugin_called(&self, plugin: &Arc<str>, outcome: &'static str, took: Duration) {
-        let labels = PluginLabels { plugin: Arc::clone(plugin), outcome };
-        self.plugin_calls.get_or_create(&labels).inc();
-        self.plugin_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// Counts an attempt to load a plugin's file.

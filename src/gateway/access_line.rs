@@ -4,7 +4,6 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use serde::Serialize;
 
 use super::access::Record;
 use super::access_log::Format;
@@ -56,7 +55,12 @@ impl Finished<'_> {
             }
         }
         if !record.trail.calls.is_empty() {
-            line.list("plugin_calls", record.trail.calls.iter().map(Asked::new));
+            line.list("plugin_calls", &record.trail.calls, |line, call| {
+                line.text("plugin", &call.asked.name);
+                line.text("version", &call.asked.version);
+                line.text("outcome", call.outcome);
+                line.number("us", call.took.as_micros());
+            });
         }
         line.maybe("reason", record.reason.as_deref());
         line.maybe("override", record.overridden.as_deref());
@@ -106,8 +110,10 @@ impl fmt::Display for Finished<'_> {
                 write!(f, " {name}={value}")?;
             }
         }
-        for asked in record.trail.calls.iter().map(Asked::new) {
-            write!(f, " {asked}")?;
+        for PluginCall { asked, outcome, took, .. } in &record.trail.calls {
+            // As much of the hash as tells versions apart, as git does.
+            let version = asked.version.get(..12).unwrap_or(&asked.version);
+            write!(f, " asked={}@{version}:{outcome}:{}us", asked.name, took.as_micros())?;
         }
         let cause = refusal.as_ref().and_then(Refusal::cause);
         for (name, value) in [("reason", record.reason.as_deref()), ("cause", cause)] {
@@ -127,30 +133,5 @@ impl fmt::Display for Finished<'_> {
             Some(traced) => write!(f, " trace={}", traced.id()),
             None => Ok(()),
         }
-    }
-}
-
-/// A question to a plugin version, whatever came of it.
-#[derive(Serialize)]
-struct Asked<'a> {
-    plugin: &'a str,
-    version: &'a str,
-    outcome: &'static str,
-    us: u128,
-}
-
-impl<'a> Asked<'a> {
-    fn new(call: &'a PluginCall) -> Self {
-        let PluginCall { asked, outcome, took, .. } = call;
-        Self { plugin: &asked.name, version: &asked.version, outcome, us: took.as_micros() }
-    }
-}
-
-impl fmt::Display for Asked<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { plugin, version, outcome, us } = self;
-        // As much of the hash as tells versions apart, as git does.
-        let version = version.get(..12).unwrap_or(version);
-        write!(f, "asked={plugin}@{version}:{outcome}:{us}us")
     }
 }

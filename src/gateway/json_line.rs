@@ -6,8 +6,6 @@
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::address::Peer;
 
 /// Room for the record of an ordinary request, bytes.
@@ -74,10 +72,21 @@ impl JsonLine {
         self.0.push_str(if value { "true" } else { "false" });
     }
 
-    pub(super) fn list(&mut self, name: &'static str, values: impl Iterator<Item = impl Serialize>) {
-        let values: Vec<_> = values.collect();
+    /// A list of objects, each filled by `write`.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &'static str,
+        values: impl IntoIterator<Item = T>,
+        write: impl Fn(&mut Self, T),
+    ) {
         self.name(name);
-        self.0.push_str(&serde_json::to_string(&values).expect("they have no keys that are not strings"));
+        self.0.push('[');
+        for (index, value) in values.into_iter().enumerate() {
+            self.0.push_str(if index == 0 { "{" } else { ",{" });
+            write(self, value);
+            self.0.push('}');
+        }
+        self.0.push(']');
     }
 
     /// The object with the line's end.
@@ -87,7 +96,7 @@ impl JsonLine {
     }
 
     fn name(&mut self, name: &'static str) {
-        self.0.push_str(if self.0.len() == 1 { "\"" } else { ",\"" });
+        self.0.push_str(if self.0.ends_with('{') { "\"" } else { ",\"" });
         self.0.push_str(name);
         self.0.push_str("\":");
     }
@@ -117,12 +126,17 @@ mod tests {
             line.milliseconds(name, Duration::from_nanos(nanoseconds));
         }
         line.flag("flag", true);
-        line.list("list", [json!({ "a": "\"" })].into_iter());
+        line.text("brace", "{");
+        line.list("list", ["\"", "{"], |line, text| {
+            line.text("a", text);
+            line.number("b", 1);
+        });
+        line.list("none", [0; 0], |line, number| line.number("a", number));
         let line = line.end();
         let expected = json!({
             "plain": "a/ä", "escaped": "a\"b\\c\n\u{1}", "shown": "7", "peer": "192.0.2.1:9",
             "number": u64::MAX, "none": 0.0, "little": 0.001, "much": 61_000.001, "flag": true,
-            "list": [{ "a": "\"" }],
+            "brace": "{", "list": [{ "a": "\"", "b": 1 }, { "a": "{", "b": 1 }], "none": [],
         });
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), expected, "{line}");
         assert!(line.ends_with("}\n") && line.lines().count() == 1);

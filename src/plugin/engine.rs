@@ -48,6 +48,9 @@ pub struct HostSettings {
     pub snapshot: bool,
     /// Whether a component of the usual shape is run as one core module.
     pub flatten: bool,
+    /// Whether an instance is made as new for the next request, where all that it can change is known, in
+    /// place of another one.
+    pub renew: bool,
     /// A directory of our own where compiled code is kept for the next start, if any.
     pub cache: Option<PathBuf>,
 }
@@ -62,6 +65,7 @@ impl Default for HostSettings {
             keep_resident: 1 << 20,
             snapshot: true,
             flatten: true,
+            renew: true,
             cache: None,
         }
     }

@@ -98,6 +98,15 @@ impl Instance {
         }
     }
 
+    /// Makes it as new again after a call that succeeded, where that can be done: the next request finds
+    /// nothing of this one.
+    pub(super) fn renew(&mut self) -> bool {
+        match &self.guest {
+            Guest::Component(_) => false,
+            Guest::Flat(flat) => flat.renew(&mut self.store),
+        }
+    }
+
     /// What it takes of memory by now.
     pub(super) fn memory(&self) -> MemoryUse {
         MemoryUse { at_start: self.memory_at_start, configured: self.store.data().memory.used() }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
-use wasmtime::Module;
 use wasmtime::component::Component;
+use wasmtime::{Engine, Linker};
 
 use super::bindings::PolicyPre;
 use super::compile::Keep;
 use super::engine::PluginHost;
 use super::failure::{FailureClass, PluginFailure};
-use super::flat::{FlatPre, flatten};
+use super::flat::FlatPre;
 use super::instance::{Blueprint, Instance};
 use super::lane::Pace;
 use super::load_error::{LoadError, LoadErrorClass};
@@ -98,7 +98,7 @@ impl PluginHost {
                 }
             }
         }
-        let Some(flat) = self.flatten(wasm, settings).await else { return (parts, ready) };
+        let Some(flat) = self.flatten(wasm, settings, FlatPre::new).await else { return (parts, ready) };
         // It holds a slot, which may be the only one.
         drop(ready);
         match self.try_parts(Blueprint::Flat(flat), settings, log, pace).await {
@@ -116,13 +116,13 @@ impl PluginHost {
         self: &Arc<Self>,
         wasm: &Arc<[u8]>,
         settings: &policy::Plugin,
+        make: fn(&Linker<State>, &Engine, &[u8]) -> wasmtime::Result<FlatPre>,
     ) -> Option<FlatPre> {
         if !self.settings.flatten {
             return None;
         }
         let (host, wasm) = (Arc::clone(self), Arc::clone(wasm));
-        let work = move || FlatPre::new(&host.flat_linker, &Module::new(&host.engine, flatten(&wasm)?)?);
-        let why = match self.aside(work).await {
+        let why = match self.aside(move || make(&host.flat_linker, &host.engine, &wasm)).await {
             Ok(Ok(flat)) => return Some(flat),
             Ok(Err(error)) => format!("{error:#}"),
             Err(panicked) => panicked.to_string(),

@@ -84,6 +84,12 @@ impl LoadedPlugin {
         matches!(self.supply.parts.blueprint, Blueprint::Flat(_))
     }
 
+    /// Whether one instance is made as new for each request, in place of another one.
+    pub fn is_renewed(&self) -> bool {
+        self.settings().instances == Instances::PerRequest
+            && matches!(&self.supply.parts.blueprint, Blueprint::Flat(flat) if flat.is_renewable())
+    }
+
     /// Why `configure` runs again for each fresh instance, where copying its memory was tried in vain.
     pub fn not_copied(&self) -> Option<&str> {
         self.supply.parts.not_copied.as_deref()
@@ -126,7 +132,7 @@ impl LoadedPlugin {
         let started = Instant::now();
         let (decided, ended) = match self.breaker.enter(started) {
             Ok(pass) => {
-                let decided = self.decide(Asked { head: Arc::clone(head), directory, trace }).await;
+                let decided = self.decide(Asked { head: Arc::clone(head), directory, trace }, started).await;
                 let ended = Instant::now();
                 pass.settle(decided.as_ref().err().map(|failure| failure.class), ended);
                 (decided, ended)
@@ -148,7 +154,7 @@ impl LoadedPlugin {
         head: &Arc<RequestHead>,
         directory: Arc<dyn FindTenant>,
     ) -> Result<Decision, PluginFailure> {
-        self.decide(Asked { head: Arc::clone(head), directory, trace: None }).await
+        self.decide(Asked { head: Arc::clone(head), directory, trace: None }, Instant::now()).await
     }
 
     /// [`LoadedPlugin::resolve`], with everything that the plugin reads noted in `trace`.
@@ -161,12 +167,12 @@ impl LoadedPlugin {
         directory: Arc<dyn FindTenant>,
         trace: Arc<Trace>,
     ) -> Result<Decision, PluginFailure> {
-        self.decide(Asked { head: Arc::clone(head), directory, trace: Some(trace) }).await
+        self.decide(Asked { head: Arc::clone(head), directory, trace: Some(trace) }, Instant::now()).await
     }
 
-    async fn decide(&self, asked: Asked) -> Result<Decision, PluginFailure> {
+    async fn decide(&self, asked: Asked, started: Instant) -> Result<Decision, PluginFailure> {
         let supply = &self.supply;
-        let limit = TimeLimit::starting_now(supply.time());
+        let limit = TimeLimit::starting(started, supply.time());
         let room = supply.room(limit).await?;
         let call = Box::pin(Arc::clone(supply).answer(room, asked, limit));
         let mut driven = pin!(supply.host.lane.drive(&supply.pace, call));

@@ -13,6 +13,7 @@ use wasmtime_wizer::{ComponentInstanceState, Wizer};
 use super::bindings::Policy;
 use super::compile::Keep;
 use super::engine::PluginHost;
+use super::flat::FlatPre;
 use super::instance::{Blueprint, Instance as Made, make_store};
 use super::load_error::LoadError;
 use super::log::PluginLog;
@@ -54,7 +55,8 @@ pub(super) async fn configured(
         let _ticking = host.epochs.ticking();
         let copied = copy_configured(&host, &settings, &log, &wasm).await?;
         let copied: Arc<[u8]> = copied.into();
-        let blueprint = match host.flatten(&copied, &settings).await {
+        let make = if host.settings.renew { FlatPre::renewable } else { FlatPre::new };
+        let blueprint = match host.flatten(&copied, &settings, make).await {
             Some(flat) => Blueprint::Flat(flat),
             None => {
                 let show = |error: LoadError| error.to_string();

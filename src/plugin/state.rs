@@ -86,7 +86,11 @@ pub(super) struct TimeLimit {
 
 impl TimeLimit {
     pub(super) fn starting_now(time: Duration) -> Self {
-        Self { deadline: Instant::now() + time, time }
+        Self::starting(Instant::now(), time)
+    }
+
+    pub(super) fn starting(at: Instant, time: Duration) -> Self {
+        Self { deadline: at + time, time }
     }
 }
 
@@ -215,7 +219,9 @@ fn joined_header(head: &RequestHead, name: &str) -> Option<String> {
 }
 
 fn text(value: &http::HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
+    let bytes = value.as_bytes();
+    // Nearly every value is text, which is told faster than what is not is replaced.
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes).into_owned(), str::to_owned)
 }
 
 impl directory::Host for State {

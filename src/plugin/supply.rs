@@ -16,6 +16,10 @@ use super::state::{Asked, TimeLimit};
 use crate::decision::Decision;
 use crate::policy::{self, Instances};
 
+/// Instances of one version that wait for a request although each request gets an instance as new: as
+/// many as may be in use at once by calls that are quick, on a large machine.
+const MOST_RENEWED: usize = 16;
+
 /// What instances are made from.
 #[derive(Clone)]
 pub(super) struct Parts {
@@ -46,21 +50,19 @@ pub(super) struct Supply {
     pub(super) parts: Parts,
     pub(super) pace: Arc<Pace>,
     log: Arc<PluginLog>,
-    reused: Reused,
-    _life: Arc<Life>,
-}
-
-/// Instances that wait for their next request.
-struct Reused {
-    /// A permit for each instance that may be in use at once.
+    /// A permit for each instance that may be in use at once, where they are reused.
     turns: Arc<Semaphore>,
+    /// Instances that wait for their next request: reused ones, or made as new again.
     idle: Mutex<Vec<Instance>>,
+    _life: Arc<Life>,
 }
 
 /// Room for one call.
 pub(super) enum Room {
     /// Slots of the pool for an instance of its own.
     Fresh(OwnedSemaphorePermit),
+    /// An instance as new, which has such slots already.
+    Renewed(Instance),
     /// A turn with one of the kept instances.
     Kept(OwnedSemaphorePermit, Instance),
     /// A turn, and slots for an instance that will be kept.
@@ -77,8 +79,8 @@ impl Supply {
         ready: Vec<Instance>,
     ) -> Self {
         let turns = Arc::new(Semaphore::new(settings.reuse.size.get() as usize));
-        let reused = Reused { turns, idle: Mutex::new(ready) };
-        Self { _life: host.lives.begin(), host, settings, parts, pace, log, reused }
+        let idle = Mutex::new(ready);
+        Self { _life: host.lives.begin(), host, settings, parts, pace, log, turns, idle }
     }
 
     /// The same version with its instances kept in another way.
@@ -91,9 +93,13 @@ impl Supply {
     /// Room for a call, now or as soon as another one ends.
     pub(super) async fn room(&self, limit: TimeLimit) -> Result<Room, PluginFailure> {
         if self.settings.instances == Instances::PerRequest {
-            return self.slots(limit).await.map(Room::Fresh);
+            let renewed = self.idle().pop();
+            return match renewed {
+                Some(instance) => Ok(Room::Renewed(instance)),
+                None => self.slots(limit).await.map(Room::Fresh),
+            };
         }
-        let turn = self.permits(&self.reused.turns, 1, limit).await?;
+        let turn = self.permits(&self.turns, 1, limit).await?;
         let idle = self.idle().pop();
         match idle {
             Some(instance) => Ok(Room::Kept(turn, instance)),
@@ -110,16 +116,29 @@ impl Supply {
     ) -> Result<Decision, PluginFailure> {
         let _ticking = self.host.epochs.ticking();
         let (mut instance, _turn) = match room {
-            Room::Fresh(slots) => return self.make(slots, limit).await?.resolve(asked, limit).await,
-            Room::Kept(turn, instance) => (instance, turn),
-            Room::ToKeep(turn, slots) => (self.make(slots, limit).await?, turn),
+            Room::Fresh(slots) => (self.make(slots, limit).await?, None),
+            Room::Renewed(instance) => (instance, None),
+            Room::Kept(turn, instance) => (instance, Some(turn)),
+            Room::ToKeep(turn, slots) => (self.make(slots, limit).await?, Some(turn)),
         };
         let answer = instance.resolve(asked, limit).await;
         // Whatever state a failure left behind is not for the next request.
         if answer.is_ok() && instance.uses < self.settings.reuse.uses.get() {
-            self.idle().push(instance);
+            match self.settings.instances {
+                Instances::Reused => self.idle().push(instance),
+                Instances::PerRequest => self.renew(instance),
+            }
         }
         answer
+    }
+
+    /// Keeps an instance for another request, if it can be made as new.
+    fn renew(&self, mut instance: Instance) {
+        // What only waits must not take the pool from calls, of this plugin or of another.
+        let is_roomy = self.host.slots.available_permits() > self.host.settings.instances as usize / 2;
+        if is_roomy && self.idle().len() < MOST_RENEWED && instance.renew() {
+            self.idle().push(instance);
+        }
     }
 
     async fn make(&self, slots: OwnedSemaphorePermit, limit: TimeLimit) -> Result<Instance, PluginFailure> {
@@ -166,6 +185,6 @@ impl Supply {
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Instance>> {
-        self.reused.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,6 +10,7 @@ use crate::decision::{Decision, RequestHead};
 use crate::error::{Code, Refusal};
 use crate::plugin::{Answer, FailureClass, LoadedPlugin, PluginFailure, Recorder, Trace, Trial};
 use crate::policy;
+use crate::telemetry::{Metrics, PluginMetrics};
 
 /// A plugin of a policy, ready to be asked.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct ActivePlugin {
     recorder: Arc<Recorder>,
     /// A candidate that is asked what the active version has decided.
     trial: Option<Arc<Trial>>,
+    counts: Arc<PluginMetrics>,
 }
 
 /// One version of a plugin, by name.
@@ -52,8 +54,10 @@ impl ActivePlugin {
         active: Arc<LoadedPlugin>,
         previous: Option<Arc<LoadedPlugin>>,
         file: Option<Arc<str>>,
+        metrics: &Metrics,
     ) -> Self {
-        Self { active, previous, file, recorder: Arc::default(), trial: None }
+        let counts = Arc::new(PluginMetrics::new(metrics, active.name()));
+        Self { active, previous, file, recorder: Arc::default(), trial: None, counts }
     }
 
     /// The same plugin, watched by these.
@@ -67,7 +71,8 @@ impl ActivePlugin {
             return Arc::clone(plugin);
         }
         let (active, previous) = (Arc::clone(&plugin.active), plugin.previous.clone());
-        Arc::new(Self { active, previous, file: plugin.file.clone(), recorder, trial })
+        let (file, counts) = (plugin.file.clone(), Arc::clone(&plugin.counts));
+        Arc::new(Self { active, previous, file, recorder, trial, counts })
     }
 
     /// Its name in the policy.
@@ -138,7 +143,7 @@ impl ActivePlugin {
         let Some(previous) = previous.filter(|_| refusal.code() == Code::PluginFailed) else {
             return Err(refusal);
         };
-        match ask_version(previous, head, around, trail, None).await {
+        match self.ask_version(previous, head, around, trail, None).await {
             Ok(decision) => Ok((decision, PluginVersion::of(previous))),
             Err(second) => {
                 let cause =
@@ -156,10 +161,10 @@ impl ActivePlugin {
         trail: &mut Trail,
     ) -> Result<Decision, PluginFailure> {
         if trail.is_rehearsal() {
-            return ask_version(&self.active, head, around, trail, None).await;
+            return self.ask_version(&self.active, head, around, trail, None).await;
         }
         let trace = self.recorder.trace();
-        let decided = ask_version(&self.active, head, around, trail, trace.clone()).await;
+        let decided = self.ask_version(&self.active, head, around, trail, trace.clone()).await;
         if let Some(trace) = trace {
             self.recorder.offer(&self.active, head, trace, &decided);
         }
@@ -168,33 +173,34 @@ impl ActivePlugin {
         }
         decided
     }
+
+    async fn ask_version(
+        &self,
+        plugin: &LoadedPlugin,
+        head: &Arc<RequestHead>,
+        around: Surroundings<'_>,
+        trail: &mut Trail,
+        trace: Option<Arc<Trace>>,
+    ) -> Result<Decision, PluginFailure> {
+        let directory = Arc::clone(around.directory);
+        if trail.is_rehearsal() {
+            // Neither counted nor stopped by the breaker: what live requests met says nothing of a test,
+            // nor a test of them.
+            return plugin.resolve(head, directory).await;
+        }
+        let answer = plugin.ask(head, directory, trace).await;
+        let outcome = answer.outcome();
+        self.counts.called(outcome, answer.took);
+        let Answer { decided, ended, took } = answer;
+        trail.calls.push(PluginCall { asked: PluginVersion::of(plugin), outcome, ended, took });
+        decided
+    }
 }
 
 impl PluginVersion {
     fn of(plugin: &LoadedPlugin) -> Self {
         Self { name: Arc::clone(plugin.name()), version: Arc::clone(plugin.version()) }
     }
-}
-
-async fn ask_version(
-    plugin: &LoadedPlugin,
-    head: &Arc<RequestHead>,
-    around: Surroundings<'_>,
-    trail: &mut Trail,
-    trace: Option<Arc<Trace>>,
-) -> Result<Decision, PluginFailure> {
-    let directory = Arc::clone(around.directory);
-    if trail.is_rehearsal() {
-        // Neither counted nor stopped by the breaker: what live requests met says nothing of a test,
-        // nor a test of them.
-        return plugin.resolve(head, directory).await;
-    }
-    let answer = plugin.ask(head, directory, trace).await;
-    let outcome = answer.outcome();
-    around.metrics.plugin_called(plugin.name(), outcome, answer.took);
-    let Answer { decided, ended, took } = answer;
-    trail.calls.push(PluginCall { asked: PluginVersion::of(plugin), outcome, ended, took });
-    decided
 }
 
 fn refuse(plugin: &LoadedPlugin, failure: &PluginFailure) -> Refusal {

@@ -161,7 +161,8 @@ impl Builder {
         };
         let active = loaded.map_err(|error| Absent::Unfit(format!("cannot be run: {error}")))?;
         let previous = self.previous(settings, &file.version, serving).await;
-        let plugin = Arc::new(ActivePlugin::new(active, previous, Some(Arc::clone(&file.version))));
+        let plugin =
+            Arc::new(ActivePlugin::new(active, previous, Some(Arc::clone(&file.version)), &self.metrics));
         Ok(Candidate { plugin, origin: Origin::Loaded { file, stand_in: stand_in.cloned() } })
     }
 

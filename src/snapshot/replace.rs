@@ -76,7 +76,7 @@ impl Builder {
                 self.previous(settings, &file.version, Some(serving)).await
             }
         };
-        let next = current.with_plugin(ActivePlugin::new(active, previous, held));
+        let next = current.with_plugin(ActivePlugin::new(active, previous, held, &self.metrics));
         let failed = next.rehearse().await;
         if let Some(first) = failed.first() {
             return Err(refused(format!("does not pass the policy's tests: {}", first.message)));

@@ -17,7 +17,6 @@ use crate::decision::{Decision, Denial, FindTenant, Placement, RequestHead};
 use crate::error::{Code, Refusal};
 use crate::identity::{self, Verifier};
 use crate::policy::{CertificateRule, HostMatch, KeyTable, OnFailure, PathMatch, Resolver as Rule};
-use crate::telemetry::Metrics;
 use crate::tenant::TenantId;
 use crate::ticket::Tickets;
 
@@ -71,7 +70,6 @@ pub(super) struct Surroundings<'a> {
     pub(super) directory: &'a Arc<dyn FindTenant>,
     pub(super) overrides: &'a Overrides,
     pub(super) tickets: &'a Tickets,
-    pub(super) metrics: &'a Metrics,
 }
 
 /// Asks the resolvers in order, and leaves on the `trail` whom it asked.

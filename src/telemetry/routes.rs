@@ -80,18 +80,18 @@ fn labels(
 }
 
 /// One series of a family, there from its first use on.
-struct Series<L, M, C = fn() -> M> {
+pub(super) struct Series<L, M, C = fn() -> M> {
     family: Family<L, M, C>,
     labels: L,
     found: OnceLock<M>,
 }
 
 impl<L: Clone + Hash + Eq, M: Clone, C: MetricConstructor<M>> Series<L, M, C> {
-    fn new(family: Family<L, M, C>, labels: L) -> Self {
+    pub(super) fn new(family: Family<L, M, C>, labels: L) -> Self {
         Self { family, labels, found: OnceLock::new() }
     }
 
-    fn get(&self) -> &M {
+    pub(super) fn get(&self) -> &M {
         self.found.get_or_init(|| self.family.get_or_create_owned(&self.labels))
     }
 }

@@ -281,6 +281,54 @@ async fn what_a_request_wrote_the_next_one_cannot_see() {
 }
 
 #[tokio::test]
+async fn an_instance_that_is_made_as_new_is_as_new_in_every_place() {
+    let host = host();
+    let scribbles = Arc::new(load(&host, plugin("scribbles")).await.unwrap());
+    assert!(scribbles.is_renewed());
+    for _ in 0..3 {
+        let calls = (0..32).map(|_| {
+            let scribbles = Arc::clone(&scribbles);
+            tokio::spawn(async move { tenant(ask(&scribbles).await) })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            assert_eq!(call.await.unwrap(), "t0");
+        }
+    }
+    let waiting = 40 - host.free_instances();
+    assert!((1..=16).contains(&waiting), "{waiting} wait for the next request");
+    drop(scribbles);
+    assert_eq!(host.free_instances(), 40, "nothing is left of them");
+}
+
+#[tokio::test]
+async fn an_instance_that_failed_or_grew_serves_nobody_again() {
+    let host = host();
+    let grows = load(&host, plugin("grows")).await.unwrap();
+    let traps = load(&host, plugin("trap")).await.unwrap();
+    assert!(grows.is_renewed() && traps.is_renewed());
+    for _ in 0..3 {
+        assert_eq!(tenant(ask(&grows).await), "t1");
+        assert_eq!(ask(&traps).await.unwrap_err().class, FailureClass::Trap);
+        assert_eq!(host.free_instances(), 40);
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_only_waits_takes_no_room_from_another_plugin() {
+    for instances in [1, 2, 3] {
+        let host = host_with(|settings| settings.instances = instances);
+        let (one, other) =
+            (load(&host, plugin("good")).await.unwrap(), load(&host, plugin("counter")).await.unwrap());
+        for _ in 0..3 {
+            assert_eq!(tenant(ask(&one).await), "acme");
+            assert!(host.free_instances() > 0, "of {instances}");
+            assert_eq!(tenant(ask(&other).await), "t1");
+            assert!(host.free_instances() > 0, "of {instances}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_reused_instance_remembers_until_it_is_replaced() {
     let host = host();
     let reuse = Reuse { uses: NonZeroU32::new(3).unwrap(), ..Reuse::default() };
@@ -334,6 +382,8 @@ async fn calls_beyond_the_pool_wait_their_turn() {
     for call in calls.collect::<Vec<_>>() {
         assert_eq!(call.await.unwrap(), "acme");
     }
+    assert!(host.free_instances() >= 4, "half of the pool is free for others");
+    drop(good);
     assert_eq!(host.free_instances(), 8);
 }
 
@@ -443,6 +493,35 @@ async fn wasi_offers_clocks_and_randomness_and_nothing_else() {
     let failure = ask(&exits).await.unwrap_err();
     assert_eq!(failure.class, FailureClass::Trap);
     assert!(failure.message.contains("called exit"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_component_with_the_imports_of_a_stock_wasip2_program_runs() {
+    let (lines, _guard) = capture_log();
+    let host = host();
+    let wasm = guest("stock-wasi");
+    let imported =
+        |interface: &str| wasm.windows(interface.len()).any(|window| window == interface.as_bytes());
+    for interface in ["environment", "exit", "stdin", "stdout", "stderr"].into_iter().chain([
+        "terminal-input",
+        "terminal-output",
+        "terminal-stdin",
+        "terminal-stdout",
+        "terminal-stderr",
+    ]) {
+        assert!(imported(&format!("wasi:cli/{interface}@0.2.0")), "{interface}");
+    }
+    for interface in ["error", "poll", "streams"] {
+        assert!(imported(&format!("wasi:io/{interface}@0.2.0")), "{interface}");
+    }
+    for settings in [plugin("stock-wasi"), reused("stock-wasi")] {
+        let stock = load(&host, settings).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(tenant(ask(&stock).await), "acme");
+            let printed = lines.take().into_iter().map(|line| line["fields"]["message"].clone());
+            assert_eq!(printed.collect::<Vec<_>>(), ["hello", "hello"]);
+        }
+    }
 }
 
 #[tokio::test]

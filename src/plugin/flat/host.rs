@@ -10,12 +10,16 @@ use super::super::bindings::innkeeper::policy::{directory, kv, log};
 use super::super::state::{RequestView, State};
 use super::abi::{Breach, Reader, check_place, put};
 use super::contract::{Answer, HostFunction};
+use super::noting::Division;
 use super::rewrite::{CONFIGURED, HANDLE, HOST, PLACE_PAIRS, RESOLVED, TAKE};
 
 /// What an instance that runs flat has on our side.
 #[derive(Default)]
 pub(in crate::plugin) struct Exchange {
     pub(super) memory: Option<Memory>,
+    /// Where the memory is divided into parts, and those that we wrote to.
+    pub(super) division: Division,
+    pub(super) written: u64,
     /// Whether the guest holds the handle of the request.
     pub(super) lent: bool,
     pub(super) ready: Ready,
@@ -150,8 +154,9 @@ fn place_pairs(mut guest: Guest<'_>, place: u32) -> wasmtime::Result<i32> {
 
 fn take(mut guest: Guest<'_>, place: u32) -> wasmtime::Result<i32> {
     let (memory, state) = sides(&mut guest)?;
-    let ready = &mut state.exchange.ready;
+    let Exchange { division, written, ready, .. } = &mut state.exchange;
     put(memory, place, &ready.text)?;
+    *written |= division.parts(place as usize, ready.text.len());
     ready.next()
 }
 

@@ -51,6 +51,8 @@ pub struct Measured {
     pub not_copied: Option<String>,
     /// Whether it runs as one core module, which is how calls cost least.
     pub one_module: bool,
+    /// Whether an instance is made as new for each request, in place of another one.
+    pub renewed: bool,
     /// A call in an instance of its own.
     pub fresh: Cost,
     /// A call in an instance that has served before.
@@ -97,6 +99,7 @@ pub(super) async fn measure(
         memory_configured: memory.configured,
         not_copied: plugin.not_copied().map(Into::into),
         one_module: plugin.is_flat(),
+        renewed: plugin.is_renewed(),
         fresh: cost(&plugin).await,
         reused: cost(&plugin.kept(Instances::Reused)).await,
     })

@@ -109,7 +109,11 @@ fn describe_cost(measured: &Measured, text: &mut Table) {
     }
     text.row(
         "runs",
-        if measured.one_module { "as one core module" } else { "as a component: calls cost more" },
+        match (measured.one_module, measured.renewed) {
+            (true, true) => "as one core module, made as new for each request",
+            (true, false) => "as one core module, made for each request",
+            (false, _) => "as a component: calls cost more",
+        },
     );
     text.row("fresh", cost(&measured.fresh));
     text.row("reused", cost(&measured.reused));

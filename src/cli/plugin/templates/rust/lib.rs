@@ -1,6 +1,6 @@
 //! Which tenant an API key belongs to.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use innkeeper_plugin::{Decision, Plugin, Request, plugin};
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 struct Config {
     /// Each API key with its tenant.
-    keys: BTreeMap<String, String>,
+    keys: HashMap<String, String>,
 }
 
 struct ApiKeys(Config);

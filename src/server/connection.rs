@@ -42,7 +42,7 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 const HTTP2_STREAM_WINDOW: u32 = 256 << 10;
 /// What is written of one stream's response ahead of the client, bytes. What hyper reads of it next
 /// comes on top.
-const HTTP2_SEND_BUFFER: usize = 64 << 10;
+const HTTP2_SEND_BUFFER: usize = 32 << 10;
 /// What the HTTP library holds of a request that it reads, or of a response ahead of the client,
 /// bytes: hyper's own default is six times more, which a client that reads nothing would fill.
 const HTTP1_BUFFER: usize = 64 << 10;

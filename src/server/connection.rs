@@ -173,12 +173,7 @@ async fn serve_http1<H: Handler>(
 }
 
 /// Serves requests until the connection ends, or its client is silent.
-async fn converse<H: Handler>(
-    wire: Lent,
-    exchange: &Arc<Exchange<H>>,
-    terms: &Terms,
-    shared: &Shared<H>,
-) {
+async fn converse<H: Handler>(wire: Lent, exchange: &Arc<Exchange<H>>, terms: &Terms, shared: &Shared<H>) {
     let limits = &shared.settings.limits;
     let service = service_fn(move |request: Request<Incoming>| {
         let exchange = Arc::clone(exchange);
@@ -190,7 +185,7 @@ async fn converse<H: Handler>(
     if limits.header_count > HTTP1_FIELDS {
         builder.max_headers(limits.header_count.min(MOST_FIELDS));
     }
-    builder.max_buf_size(limits.header_bytes.max(HTTP1_BUFFER) + HTTP1_READ);
+    builder.max_buf_size(limits.header_bytes.max(HTTP1_BUFFER).saturating_add(HTTP1_READ));
     let connection = pin!(builder.serve_connection(TokioIo::new(wire), service).with_upgrades());
     drive(connection, last_call(terms, shared), http1::UpgradeableConnection::graceful_shutdown).await;
 }

@@ -35,7 +35,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(512);
 /// What is read of a response at a time, bytes, and the longest head that one may have. As much of
 /// it waits here, more than once, while its client takes none.
-const HTTP1_BUFFER: usize = 64 << 10;
+const HTTP1_BUFFER: usize = 32 << 10;
 
 /// How to connect to one endpoint.
 pub(super) struct Connector {

@@ -31,7 +31,7 @@ const STRANGERS: usize = 3_000;
 const ANSWER_BYTES: usize = 4_000_000;
 /// What a flood may take: an upstream has 1,024 requests, for each of which a fifth of a MiB waits, and
 /// the rest is for streams that hold none. It was more than 600 when an answer held what hyper lets it.
-const MOST_MIB: usize = 384;
+const MOST_MIB: usize = 320;
 /// What strangers may take, bytes each.
 const MOST_OF_A_STRANGER: usize = 20 << 10;
 /// A part of a flood that is no longer read is over.

@@ -11,6 +11,7 @@ mod listener;
 mod patience;
 pub mod proxy_protocol;
 pub mod reason;
+mod share;
 mod switch;
 mod taking;
 mod tls;

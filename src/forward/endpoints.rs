@@ -167,7 +167,8 @@ impl Endpoints {
             let name = ServerName::try_from(name);
             Tls { connector, name: name.expect("the policy's parser has read the name, and the host") }
         });
-        let connector = Connector { address: address.clone(), tls, http2: self.settings.http2, authority };
+        let (http2, most_streams) = (self.settings.http2, self.settings.max_requests);
+        let connector = Connector { address: address.clone(), tls, http2, most_streams, authority };
         Endpoint::new(label, connector, &self.settings)
     }
 }

@@ -9,7 +9,7 @@ use super::connect::ConnectError;
 use super::endpoint::Endpoint;
 use super::outgoing::{Outgoing, Progress, TimedOut, within};
 use super::pool::Lease;
-use super::retry;
+use super::{retry, tunnel};
 use crate::error::{self, Code, Refusal};
 use crate::policy;
 
@@ -52,6 +52,12 @@ pub(super) async fn attempt(
             Ok(lease) => lease,
             Err(error) => return Tried { outcome: Err(Failure::Connect(error)), again: Some(request) },
         };
+        if tunnel::is_connect(&request)
+            // On the heap: most requests would carry it with them for nothing.
+            && let Err(refusal) = Box::pin(tunnel::fit(&mut request, &lease)).await
+        {
+            return Tried { outcome: Err(Failure::Refused(refusal)), again: None };
+        }
         let safe = retry::is_safe(request.method());
         let repeatable = progress.is_none()
             && (safe && (lease.is_reused() || settings.hedge.is_some())

@@ -94,7 +94,7 @@ async fn check(endpoint: &Endpoint, rules: &Health) -> Result<StatusCode, String
     *request.uri_mut() = Uri::from_parts(target).expect("a path, or a path with scheme and authority");
     let response = match sender {
         Sender::Http1(mut sender) => sender.send_request(request).await,
-        Sender::Http2(mut sender) => sender.send_request(request).await,
+        Sender::Http2(mut shared) => shared.requests.send_request(request).await,
     };
     let response = response.map_err(|error| error::in_full(&error))?;
     Ok(response.status())

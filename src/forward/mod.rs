@@ -150,10 +150,8 @@ impl Upstream {
         })?;
         self.start();
         let (mut head, body) = request.into_parts();
-        let proposal = match errand.switch.take() {
-            Some(switch) => Proposal::put(switch, &mut head, &self.settings)?,
-            None => None,
-        };
+        let switch = errand.switch.take();
+        let proposal = switch.map(|switch| Proposal::put(switch, &mut head, &self.settings));
         let (outgoing, progress) = Outgoing::new(body);
         let request = Request::from_parts(head, outgoing);
         let answer = match self.settings.total_timeout {

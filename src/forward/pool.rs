@@ -10,11 +10,11 @@ use futures_util::future::Either;
 use http::uri::Authority;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{TrySendError, http1};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::connect::{ConnectError, Connector, Sender};
+use super::connect::{ConnectError, Connector, Sender, Shared};
 use super::outgoing::Outgoing;
 use crate::policy;
 
@@ -37,7 +37,7 @@ pub(super) struct Pool {
 struct Idle {
     /// The one used last is at the end and is used next, so that a lull lets the rest expire.
     http1: Vec<Kept>,
-    http2: Option<http2::SendRequest<Outgoing>>,
+    http2: Option<Shared>,
     reaped: bool,
 }
 
@@ -114,9 +114,9 @@ impl Pool {
         // Boxed, because most requests need no new connection and all would carry it with them.
         let connecting = tokio::time::timeout(limit, Box::pin(self.connector.connect(&self.open)));
         let sender = connecting.await.map_err(|_| ConnectError::Timeout(limit))??;
-        if let Sender::Http2(sender) = &sender {
+        if let Sender::Http2(shared) = &sender {
             // Of two that were made at once, the later one serves its one request.
-            self.idle().http2.get_or_insert_with(|| sender.clone());
+            self.idle().http2.get_or_insert_with(|| shared.clone());
         }
         Ok(self.lend(sender, false, slot, unshared))
     }
@@ -153,7 +153,7 @@ impl Pool {
             }
         }
         // Taken out if dead, so that the next request finds none rather than this one.
-        let alive = idle.http2.take_if(|sender| sender.is_closed()).is_none();
+        let alive = idle.http2.take_if(|shared| shared.requests.is_closed()).is_none();
         alive.then(|| idle.http2.clone()).flatten().map(Sender::Http2)
     }
 
@@ -199,6 +199,13 @@ impl Lease {
         matches!(self.sender, Sender::Http2(_))
     }
 
+    /// Whether the endpoint offers extended CONNECT (RFC 8441, section 3). Its settings say so, which may
+    /// still be on their way over a new connection.
+    pub(super) async fn offers_connect(&self) -> bool {
+        let Sender::Http2(shared) = &self.sender else { return false };
+        shared.offers_connect.clone().wait_for(|offers| *offers).await.is_ok()
+    }
+
     /// Whether the connection is encrypted.
     pub(super) fn is_encrypted(&self) -> bool {
         self.pool.connector.tls.is_some()
@@ -221,7 +228,7 @@ impl Lease {
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>> {
         match &mut self.sender {
             Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
-            Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
+            Sender::Http2(shared) => Either::Right(shared.requests.try_send_request(request)),
         }
     }
 

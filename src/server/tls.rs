@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::crypto::ring::{Ticketer, default_provider};
-use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, ServerConnection, version};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::TlsAcceptor;
 
 use super::greeting::{Ended, Greeted};
 use super::transport::{Looked, Transport};
@@ -18,6 +18,10 @@ use crate::policy::{Tls, TlsVersion};
 
 /// How a TLS client begins: a record with a handshake message (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 22;
+
+/// What is held of a greeting until its client has a place among the handshakes, bytes. Most are
+/// shorter, and there can be as many strangers as connections.
+const STRANGERS_BYTES: usize = 4 << 10;
 
 /// What someone reads who forgot the `s` in `https`.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 45\r\n\
@@ -57,9 +61,9 @@ impl TlsTerms {
     }
 
     /// Shakes hands. A place among the handshakes is taken only once the client has said its part,
-    /// so that one that connects and says nothing keeps none.
+    /// so that one that connects and says little keeps none.
     pub(super) async fn greet(&self, mut looked: Looked, places: &Semaphore) -> Result<Greeted, Ended> {
-        while looked.held().is_empty() {
+        while !has_greeted(looked.held()) {
             if !looked.look().await? {
                 return Err(Ended::Gone);
             }
@@ -70,9 +74,8 @@ impl TlsTerms {
             transport.shutdown().await?;
             return Err(Ended::NotTls);
         }
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), looked).await?;
         let _place = places.acquire().await.expect("it is never closed");
-        let stream = hello.into_stream(Arc::clone(&self.config)).await?;
+        let stream = TlsAcceptor::from(Arc::clone(&self.config)).accept(looked).await?;
         let (_, connection) = stream.get_ref();
         let client_certificate = self.client(connection)?;
         // Which certificate was served matters only to whom it vouched for.
@@ -90,6 +93,18 @@ impl TlsTerms {
         };
         let read = ClientCertificate::read(der).map_err(|_| Ended::StrangeCertificate)?;
         Ok(Some(Arc::new(read)))
+    }
+}
+
+/// Whether a client has said enough to be answered: all of its first record (RFC 8446, section 5.1),
+/// as much as is held for one without a place, or something that is not TLS.
+fn has_greeted(held: &[u8]) -> bool {
+    match *held {
+        [HANDSHAKE, _, _, high, low, ref said @ ..] => {
+            said.len() >= usize::from(u16::from_be_bytes([high, low])) || held.len() >= STRANGERS_BYTES
+        }
+        [] | [HANDSHAKE, ..] => false,
+        _ => true,
     }
 }
 

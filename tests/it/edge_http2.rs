@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::support::edge::{Edge, echo, measure, upstream};
+use super::support::frames::{END_HEADERS, END_STREAM, FrameClient, HEADERS, SETTINGS, fields, frame};
 use super::support::raw_upstream::RawUpstream;
 
 async fn client(edge: &Edge) -> SendRequest<Full<Bytes>> {
@@ -162,6 +163,35 @@ async fn an_upstream_may_speak_http2_and_hear_trailers() {
     let request = Request::post("http://app.example/").header("te", "trailers").body(body).unwrap();
     let (_, told) = text(http2.send_request(request).await.unwrap()).await;
     assert_eq!(told, r#"HTTP/2.0 app.example 4 ["x-sum"]"#);
+}
+
+#[tokio::test]
+async fn answers_that_nobody_takes_hold_up_no_other_of_their_upstreams_connection() {
+    const STALLED: u32 = 20;
+    let large = Bytes::from(vec![b'x'; 1 << 20]);
+    let answer = large.clone();
+    let backend = Edge::start(move |_, _| {
+        let answer = answer.clone();
+        async move { Ok(Response::new(Body::full(answer))) }
+    })
+    .await;
+    let mut settings = upstream(&[backend.address]);
+    settings.http2 = true;
+    let edge = Edge::forwarding(settings).await;
+
+    let mut stalled = FrameClient::connect(edge.address).await;
+    stalled.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await;
+    let get = fields(&[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")]);
+    for index in 0..STALLED {
+        stalled.send(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * index + 1, &get)).await;
+    }
+    let mut answered = 0;
+    while answered < STALLED {
+        answered += u32::from(stalled.frame().await.expect("it goes on").kind == HEADERS);
+    }
+    let mut http2 = client(&edge).await;
+    let response = http2.send_request(post("/", "")).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), large);
 }
 
 #[tokio::test]

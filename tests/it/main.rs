@@ -20,6 +20,7 @@ mod edge_server;
 mod edge_upgrade;
 mod edge_upstream;
 mod flat;
+mod flood_memory;
 mod framing_cases;
 mod grpc;
 mod guard;

@@ -8,8 +8,11 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Empty;
+use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper::ext::Protocol;
+use hyper::server::conn::http2 as server;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -83,16 +86,19 @@ async fn echo(stream: TcpStream, heads: Arc<Mutex<Vec<http::HeaderMap>>>) {
 }
 
 async fn gateway(backend: &EchoBackend, more: &str) -> TestGateway {
+    gateway_to(backend.address, "", more).await
+}
+
+async fn gateway_to(address: SocketAddr, settings: &str, more: &str) -> TestGateway {
     let policy = format!(
         "version: 1
 {more}
 tenants: {{ list: [ {{ id: acme, schema: acme }}, {{ id: globex, schema: globex }} ] }}
-upstreams: {{ app: {{ endpoints: [ http://{} ] }} }}
+upstreams: {{ app: {{ endpoints: [ http://{address} ]{settings} }} }}
 routes:
   - {{ name: none, match: {{ path: /none }}, tenant: none, forward: {{ upstream: app, upgrade: none }} }}
   - {{ name: app, tenant: {{ header: X-Tenant-ID }}, forward: app }}
-",
-        backend.address
+"
     );
     Harness::new().policy(&policy).start().await
 }
@@ -106,11 +112,7 @@ async fn open(gateway: &TestGateway, path: &str, tenant: &str) -> Result<WebSock
 }
 
 /// Asks for one over HTTP/2 (RFC 8441).
-async fn ask_http2(
-    gateway: &TestGateway,
-    path: &str,
-    protocol: &'static str,
-) -> http::Response<hyper::body::Incoming> {
+async fn ask_http2(gateway: &TestGateway, path: &str, protocol: &'static str) -> http::Response<Incoming> {
     let stream = TcpStream::connect(gateway.address()).await.unwrap();
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -193,6 +195,49 @@ async fn a_websocket_over_http2_is_one_over_http1_behind_us() {
     let Message::Close(Some(frame)) = told(&mut socket).await else { panic!("a close") };
     assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Away, "as asked"));
     assert!(socket.next().await.is_none(), "the stream goes on");
+}
+
+#[tokio::test]
+async fn a_websocket_goes_on_over_http2_behind_us() {
+    let backend = EchoBackend::start().await;
+    let behind = gateway(&backend, "").await;
+    let gateway = gateway_to(behind.address(), ", protocol: http2", "").await;
+    let mut first = open(&gateway, "/", "globex").await.unwrap();
+    assert_eq!(told(&mut first).await, Message::text("globex"));
+    exercise(&mut first).await;
+    let response = ask_http2(&gateway, "/", "websocket").await;
+    let stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    let mut second = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+    assert_eq!(told(&mut second).await, Message::text("acme"));
+    exercise(&mut second).await;
+    // Both are streams of one connection, which has other requests too.
+    assert_eq!(behind.sidecar.metrics.connections.get(), 1);
+    assert_eq!(ask_http2(&gateway, "/forbidden", "websocket").await.status(), StatusCode::FORBIDDEN);
+    first.close(None).await.unwrap();
+    assert!(matches!(told(&mut first).await, Message::Close(_)));
+    assert!(first.next().await.is_none(), "the connection goes on");
+}
+
+#[tokio::test]
+async fn an_http2_upstream_without_extended_connect_is_not_asked_for_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let service = service_fn(|request: Request<Incoming>| async move {
+            let response = http::Response::builder().header("x-method", request.method().as_str());
+            response.body(Empty::<Bytes>::new())
+        });
+        let _ =
+            server::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    });
+    let gateway = gateway_to(address, ", protocol: http2", "").await;
+    assert_eq!(ask_http2(&gateway, "/", "websocket").await.status(), StatusCode::NOT_IMPLEMENTED);
+    // Over HTTP/1.1 the wish can be left unheard, and the request is an ordinary one.
+    let Err(Error::Http(response)) = open(&gateway, "/", "acme").await else { panic!("it was switched") };
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["x-method"], "GET");
+    serving.abort();
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::policy::diagnostic::Report;
 use crate::policy::document;
 use crate::policy::source::Place;
 use crate::policy::word::ConnectionStringPart;
-use crate::policy::{Forward, Resolver, Route, Target, TenantRule, Upstream};
+use crate::policy::{Forward, Resolver, Route, Target, TenantRule};
 use crate::upgrade;
 
 pub(super) fn resolve(written: &[document::Route], scope: &Scope, report: &mut Report) -> Vec<Arc<Route>> {
@@ -123,7 +123,7 @@ fn forward(
     let upstream = upstream?;
     let names = rewrite::Names { tenant: has_tenant, path: pattern.map(|pattern| &pattern.path) };
     Some(Forward {
-        upgrade: upgrades(settings.upgrade.as_ref(), &upstream, report),
+        upgrade: upgrades(settings.upgrade.as_ref()),
         upstream,
         ticket: settings.ticket.as_ref().map(|ticket| ticket.value),
         assertion: settings.assertion.as_ref().and_then(assertion::resolve),
@@ -131,18 +131,11 @@ fn forward(
     })
 }
 
-fn upgrades(
-    written: Option<&document::Upgrades>,
-    upstream: &Upstream,
-    report: &mut Report,
-) -> Vec<upgrade::Protocol> {
-    let Some(document::Upgrades(written)) = written else { return vec![upgrade::Protocol::websocket()] };
-    if let (Some(first), true) = (written.first(), upstream.http2) {
-        report
-            .error(first.place, format!("upstream `{}` speaks HTTP/2, which has no upgrades", upstream.name))
-            .help("let clients switch to an upstream with `protocol: http1`, or write `upgrade: none`");
+fn upgrades(written: Option<&document::Upgrades>) -> Vec<upgrade::Protocol> {
+    match written {
+        None => vec![upgrade::Protocol::websocket()],
+        Some(document::Upgrades(written)) => written.iter().map(|protocol| protocol.value.clone()).collect(),
     }
-    written.iter().map(|protocol| protocol.value.clone()).collect()
 }
 
 fn tenant_rule(

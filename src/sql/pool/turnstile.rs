@@ -305,7 +305,7 @@ mod tests {
                     }
                     Step::Leave(which) if !inside.is_empty() => {
                         let tenant = inside.remove(which.index(inside.len()));
-                        let next = turnstile.leave(&tenants[tenant], &suits);
+                        let next = turnstile.leave(&tenants[tenant], suits);
                         enter(next, &mut inside, &mut outside);
                     }
                     Step::GiveUp(_) | Step::Leave(_) => {}
@@ -319,7 +319,7 @@ mod tests {
                 }
             }
             while let Some(tenant) = inside.pop() {
-                let next = turnstile.leave(&tenants[tenant], &suits);
+                let next = turnstile.leave(&tenants[tenant], suits);
                 enter(next, &mut inside, &mut outside);
             }
             prop_assert!(outside.is_empty() && turnstile.lines.is_empty() && turnstile.round.is_empty());

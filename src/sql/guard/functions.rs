@@ -10,6 +10,7 @@ use super::names::looks_names_up;
 /// Not among them is whatever reads the server's settings, files, catalogue or other sessions,
 /// sleeps, locks, runs SQL that it is given as text, or leaves something behind. `currval` and
 /// `lastval` tell what an earlier request did on the same connection; `INSERT … RETURNING` does not.
+/// `version` and `current_database` are among them, because drivers ask for both as they connect.
 #[rustfmt::skip]
 pub(super) const HARMLESS: &[&str] = &[
     "abbrev", "abs", "acos", "acosd", "acosh", "age", "any_value", "area", "array_agg", "array_append",

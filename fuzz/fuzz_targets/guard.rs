@@ -28,6 +28,7 @@ static GUARD: LazyLock<Guard> = LazyLock::new(|| {
             K::Ddl,
         ],
         functions: Vec::new(),
+        operators: Vec::new(),
         read_only: false,
         timeout: None,
         max_request: 1 << 20,

@@ -1,9 +1,12 @@
 //! Functions that reach beyond a tenant, whoever calls them.
 
 /// What no policy can allow: it runs SQL that it is given as text, changes settings, reaches files,
-/// other servers or other sessions.
-const FORBIDDEN: [&str; 17] = [
+/// other servers or other sessions, or leaves on the session, or tells of it, what no end of a
+/// transaction takes back.
+const FORBIDDEN: [&str; 22] = [
     "current_setting",
+    "currval",
+    "lastval",
     "loread",
     "lowrite",
     "pg_advisory_lock",
@@ -16,7 +19,10 @@ const FORBIDDEN: [&str; 17] = [
     "pg_rotate_logfile",
     "pg_show_all_settings",
     "pg_switch_wal",
+    "pg_try_advisory_lock",
+    "pg_try_advisory_lock_shared",
     "set_config",
+    "setseed",
     "ts_rewrite",
     "ts_stat",
     "xpath_table",

@@ -15,6 +15,8 @@ pub struct SqlEndpoint {
     /// Functions that they may call besides PostgreSQL's own harmless ones, as PostgreSQL folds
     /// their names.
     pub functions: Vec<String>,
+    /// Operators that they may use besides PostgreSQL's own and those of widely used extensions.
+    pub operators: Vec<String>,
     /// Whether every transaction is READ ONLY.
     pub read_only: bool,
     /// `statement_timeout` in place of the database's.

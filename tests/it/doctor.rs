@@ -379,6 +379,14 @@ async fn every_leak_behind_the_login_role_is_found_and_mended() {
         ("tenant-cannot-come-in", "risk", "REVOKE {db}_acme FROM {login}"),
         ("cannot-read-its-own", "risk", "REVOKE ALL ON SCHEMA acme FROM {db}_acme"),
         ("schema-is-missing", "risk", "DROP SCHEMA initech CASCADE"),
+        (
+            "runs-text",
+            "risk",
+            "CREATE FUNCTION acme.dyn(q text) RETURNS text LANGUAGE plpgsql AS \
+             'DECLARE r text; BEGIN EXECUTE q INTO r; RETURN r; END'; \
+             CREATE OPERATOR acme.### (RIGHTARG = text, FUNCTION = acme.dyn); \
+             CREATE DOMAIN acme.checked AS text CHECK (acme.dyn(VALUE) IS NOT NULL)",
+        ),
     ] {
         practice.find_and_mend(id, severity, plant).await;
     }

@@ -166,6 +166,14 @@ fn a_function_that_reaches_beyond_its_tenant_cannot_be_listed() {
     let told = Desk::with(text).diagnostics();
     assert!(told.contains("no client may call `dblink_exec`"), "{told}");
     assert!(told.contains("policy.yaml:8:") && !told.contains("`similarity`"), "{told}");
+    let told = Desk::with(&text.replace("dblink_exec", "currval, setseed")).diagnostics();
+    assert!(told.contains("may call `currval`") && told.contains("may call `setseed`"), "{told}");
+    let operators = "operators: [ '<##>', 'acme.##', '--' ]";
+    let told = Desk::with(&text.replace("functions: [ similarity, dblink_exec ]", operators)).diagnostics();
+    assert!(
+        told.contains("got `acme.##`") && told.contains("got `--`") && !told.contains("`<##>`"),
+        "{told}"
+    );
 }
 
 #[test]

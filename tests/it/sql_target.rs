@@ -1,6 +1,7 @@
 //! The sql target from outside: Neon's protocol word by word, two tenants at once, limits, web
 //! pages, rows as lines, and clients that go away.
 
+mod disguises;
 mod errors;
 mod logins;
 mod pages;

@@ -6,6 +6,7 @@ use sqlx::{Error, Row as _};
 use super::examination::Examination;
 use super::finding::{Finding, Severity};
 use super::subject::Subject;
+use crate::tenant::Isolation;
 
 /// Functions of PostgreSQL's own that reach the server's files; by default superusers' alone.
 const FILE_FUNCTIONS: &[&str] =
@@ -24,6 +25,9 @@ pub(super) async fn examine(look: &mut Examination<'_>) -> Result<Vec<Finding>, 
         }
         findings.extend(other_schemas(look, &subject).await?);
         findings.extend(borrowed_powers(look, &subject).await?);
+        if subject.level == Isolation::Role {
+            findings.extend(run_text(look, &subject).await?);
+        }
         findings.extend(ways_out(look, &subject).await?);
         findings.extend(other_servers(look, &subject).await?);
     }
@@ -178,6 +182,35 @@ async fn borrowed_powers(look: &mut Examination<'_>, subject: &Subject) -> Resul
         );
     }
     Ok(findings)
+}
+
+/// Functions that run text as SQL, where such text can change the role.
+async fn run_text(look: &mut Examination<'_>, subject: &Subject) -> Result<Vec<Finding>, Error> {
+    let role = look.quoted_role_of(subject);
+    let rows = look
+        .catalogue
+        .rows(sqlx::query(include_str!("queries/runs_text.sql")).bind(look.role_of(subject).to_owned()));
+    let takes_foreign_statements = look.takes_foreign_statements;
+    let tell = |row: &PgRow| {
+        let (function, language): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let (for_all, spellings): (bool, String) = (row.try_get(2)?, row.try_get(3)?);
+        // A function by its name must be on a route's list. These spellings name none.
+        let slips_by = takes_foreign_statements && !spellings.is_empty();
+        let how = if spellings.is_empty() { String::new() } else { format!(", also as {spellings}") };
+        let grantee = if for_all { "PUBLIC" } else { role.as_str() };
+        Ok(Finding::new(
+            if slips_by { Severity::Leak } else { Severity::Risk },
+            "runs-text",
+            format!("{role} may call {function}, whose {language} code can run text as SQL{how}"),
+        )
+        .because(
+            "at level `role` such text can become any role that the login role may become: take the right \
+             away, or give the database `isolation: login` in the policy, where it cannot",
+        )
+        .mended_by([format!("REVOKE EXECUTE ON ROUTINE {function} FROM {grantee};")])
+        .at([subject]))
+    };
+    rows.await?.iter().map(tell).collect()
 }
 
 /// Ways out of the database as such: files, programs, other servers.

@@ -16,6 +16,8 @@ record! {
     statements: Option<NonEmpty<Located<StatementKind>>>,
     /// Functions that they may call besides PostgreSQL's own harmless ones.
     functions: Option<Vec<Located<String>>>,
+    /// Operators that they may use besides PostgreSQL's own and those of widely used extensions.
+    operators: Option<Vec<Located<String>>>,
     /// Whether every transaction is READ ONLY. Default false.
     read_only: Option<Located<bool>>,
     /// How long a statement may run, in place of the database's `statement_timeout`.

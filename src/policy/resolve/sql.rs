@@ -6,6 +6,9 @@ use crate::policy::document;
 use crate::policy::{SqlEndpoint, StatementKind, is_forbidden_function};
 use crate::tenant::{Isolation, MAX_IDENTIFIER_BYTES};
 
+/// What operators are made of (PostgreSQL's manual, chapter 4.1.3).
+const OPERATOR_CHARACTERS: &str = "+-*/<>=~!@#%^&|?";
+
 pub(super) fn resolve(
     route: &document::Route,
     written: &document::Sql,
@@ -66,6 +69,7 @@ pub(super) fn resolve(
         database: database?,
         statements,
         functions,
+        operators: operators(written, report),
         read_only: or(written.read_only.as_ref(), false),
         timeout: written.timeout.as_ref().map(|timeout| timeout.value),
         max_request: settings::size(written.max_request.as_ref(), SqlEndpoint::MAX_BYTES),
@@ -73,4 +77,25 @@ pub(super) fn resolve(
         max_batch: or(written.max_batch.as_ref(), SqlEndpoint::MAX_BATCH) as usize,
         origins: written.origins.iter().flatten().map(|origin| origin.value.0.clone()).collect(),
     })
+}
+
+fn operators(written: &document::Sql, report: &mut Report) -> Vec<String> {
+    let mut operators = Vec::new();
+    for operator in written.operators.iter().flatten() {
+        let name = &operator.value;
+        let is_plain = name.chars().all(|c| OPERATOR_CHARACTERS.contains(c));
+        let is_comment = name.contains("--") || name.contains("/*");
+        if !is_plain || is_comment || name.is_empty() || name.len() > MAX_IDENTIFIER_BYTES {
+            report.error(
+                operator.place,
+                format!(
+                    "an operator is characters of `{OPERATOR_CHARACTERS}`, without a schema and without `--` and \
+                     `/*`, got `{}`",
+                    operator.shown()
+                ),
+            );
+        }
+        operators.push(name.clone());
+    }
+    operators
 }

@@ -10,6 +10,7 @@ use super::names::looks_names_up;
 /// Not among them is whatever reads the server's settings, files, catalogue or other sessions,
 /// sleeps, locks, runs SQL that it is given as text, or leaves something behind. `currval` and
 /// `lastval` tell what an earlier request did on the same connection; `INSERT … RETURNING` does not.
+/// `version` and `current_database` are among them, because drivers ask for both as they connect.
 #[rustfmt::skip]
 pub(super) const HARMLESS: &[&str] = &[
     "abbrev", "abs", "acos", "acosd", "acosh", "age", "any_value", "area", "array_agg", "array_append",
@@ -22,7 +23,7 @@ pub(super) const HARMLESS: &[&str] = &[
     "cardinality", "casefold", "cbrt", "ceil", "ceiling", "center", "char", "char_length",
     "character_length", "chr", "circle", "clock_timestamp", "concat", "concat_ws", "convert",
     "convert_from", "convert_to", "corr", "cos", "cosd", "cosh", "cot", "cotd", "count", "covar_pop",
-    "covar_samp", "crc32", "crc32c", "cume_dist",
+    "covar_samp", "crc32", "crc32c", "cume_dist", "current_database",
     "date", "date_add", "date_bin", "date_part", "date_subtract", "date_trunc", "datemultirange",
     "daterange", "decode", "degrees", "dense_rank", "diagonal", "diameter", "div",
     "encode", "enum_first", "enum_last", "enum_range", "erf", "erfc", "every", "exp",
@@ -75,12 +76,13 @@ pub(super) const HARMLESS: &[&str] = &[
     "tsmultirange", "tsquery_phrase", "tsrange", "tstzmultirange", "tstzrange", "tsvector_to_array",
     "unicode_assigned", "unistr", "unnest", "upper", "upper_inc", "upper_inf", "uuid_extract_timestamp",
     "uuid_extract_version", "uuidv4", "uuidv7",
-    "var_pop", "var_samp", "varchar", "variance",
+    "var_pop", "var_samp", "varchar", "variance", "version",
     "websearch_to_tsquery", "width", "width_bucket",
+    "xmlagg",
 ];
 
 /// What is written like a function and is none: the grammar's own.
-const FORMS: [&str; 11] = [
+const FORMS: [&str; 12] = [
     "coalesce",
     "current_schema",
     "current_time",
@@ -92,6 +94,7 @@ const FORMS: [&str; 11] = [
     "localtimestamp",
     "merge_action",
     "nullif",
+    "xmlconcat",
 ];
 
 /// Functions of one argument that look names up, lock, or change or tell of what is not the tenant's,
@@ -122,6 +125,22 @@ const REACH_AS_FIELDS: [&str; 20] = [
 /// What the names of functions that tell of the server start with, and those of its tables' rows.
 const PREFIXES_OF_THE_SERVER: [&str; 3] = ["binary_upgrade_", "pg_", "txid_"];
 
+/// Harmless functions whose answer is of a type that looks names up, and would have any text beside it
+/// looked up.
+const ONLY_AS_TEXT: [&str; 1] = ["pg_typeof"];
+
+/// What harmless functions call the columns of their answer, where they name them.
+const COLUMNS: [(&str, &[&str]); 8] = [
+    ("json_array_elements", &["value"]),
+    ("json_array_elements_text", &["value"]),
+    ("json_each", &["key", "value"]),
+    ("json_each_text", &["key", "value"]),
+    ("jsonb_array_elements", &["value"]),
+    ("jsonb_array_elements_text", &["value"]),
+    ("jsonb_each", &["key", "value"]),
+    ("jsonb_each_text", &["key", "value"]),
+];
+
 /// Functions whose first argument names a sequence, as text.
 const TAKE_A_SEQUENCE: [&str; 2] = ["nextval", "setval"];
 
@@ -133,6 +152,16 @@ pub(super) fn is_harmless(name: &str) -> bool {
 /// Whether `name`, without a schema, is written like a function and is none.
 pub(super) fn is_form(name: &str) -> bool {
     FORMS.contains(&name)
+}
+
+/// Whether `name` may be called where its answer becomes text at once.
+pub(super) fn is_harmless_as_text(name: &str) -> bool {
+    ONLY_AS_TEXT.contains(&name)
+}
+
+/// The columns of what `name` answers, where it is harmless and names them.
+pub(super) fn columns(name: &str) -> Option<&'static [&'static str]> {
+    COLUMNS.iter().find(|(function, _)| *function == name).map(|(_, columns)| *columns)
 }
 
 /// Whether the first argument of `name` is the name of a sequence.

@@ -6,6 +6,8 @@ mod kinds;
 mod memory;
 mod names;
 mod objection;
+mod operators;
+mod origins;
 mod scan;
 mod verdict;
 
@@ -22,6 +24,7 @@ use kinds::Rule;
 use memory::Memory;
 use names::Schemas;
 use objection::{Objection, shown};
+use origins::Origins;
 use scan::{Token, TokenKind, scan};
 use verdict::Judge;
 
@@ -35,6 +38,7 @@ const NOTHING: &str = "SELECT WHERE false";
 pub struct Guard {
     statements: Vec<StatementKind>,
     functions: HashSet<String>,
+    operators: HashSet<String>,
     read_only: bool,
     passed: Memory,
 }
@@ -60,6 +64,7 @@ impl Guard {
         Self {
             statements: endpoint.statements.clone(),
             functions: endpoint.functions.iter().cloned().collect(),
+            operators: endpoint.operators.iter().cloned().collect(),
             read_only: endpoint.read_only,
             passed: Memory::default(),
         }
@@ -90,18 +95,27 @@ impl Guard {
         let parsed = SourceFile::parse(sql);
         let tree = parsed.tree().syntax().clone();
         agree(sql, &tokens, &tree)?;
-        let statement = only_statement(&tree)?;
+        let misread = || {
+            parsed.errors().first().map(|error| misread(sql, error.message(), error.range().start().into()))
+        };
+        let statement = only_statement(sql, &tree, misread)?;
         let kind = self.kind(&statement)?;
-        if let Some(error) = parsed.errors().first() {
-            return Err(Objection::Syntax(shown(error.message())));
+        if let Some(objection) = misread() {
+            return Err(objection);
         }
+        operators::judge(sql, &tokens, &self.operators)?;
         let judge = Judge { guard: self, schemas };
+        let mut origins = Origins::default();
         for element in statement.descendants_with_tokens() {
             match element {
-                SyntaxElement::Node(node) => judge.node(&node)?,
+                SyntaxElement::Node(node) => {
+                    judge.node(&node)?;
+                    origins.note(&node)?;
+                }
                 SyntaxElement::Token(token) => judge.token(&token)?,
             }
         }
+        origins.judge(&self.functions)?;
         Ok(kind)
     }
 
@@ -179,16 +193,32 @@ fn asks_for_the_schema(sql: &str) -> bool {
     })
 }
 
-fn only_statement(tree: &SyntaxNode) -> Result<SyntaxNode, Objection> {
+/// The statement that `tree` holds. `misread` is the parser's first complaint.
+fn only_statement(
+    sql: &str,
+    tree: &SyntaxNode,
+    misread: impl Fn() -> Option<Objection>,
+) -> Result<SyntaxNode, Objection> {
     let mut statements = tree.children();
     match (statements.next(), statements.next()) {
-        (Some(statement), None) => Ok(statement),
+        (Some(only), None) if only.kind() != SyntaxKind::ERROR => Ok(only),
         (None, _) => Err(Objection::Empty),
         // The scanner saw one: what the parser cuts in two, it does not understand.
-        (Some(_), Some(second)) => {
-            Err(Objection::Syntax(format!("`{}` is not expected", shown(&second.text().to_string()))))
+        (Some(first), second) => {
+            let start = second.unwrap_or(first).text_range().start();
+            Err(misread().unwrap_or_else(|| self::misread(sql, "it is not expected", start.into())))
         }
     }
+}
+
+/// That the parser has something to say of what starts at the byte `start`.
+fn misread(sql: &str, says: &str, start: usize) -> Objection {
+    let (before, rest) = sql.split_at_checked(start).unwrap_or((sql, ""));
+    // Where a word is missing, the next one is what PostgreSQL would point at.
+    let near = rest.trim_start();
+    let position = sql[..sql.len() - near.len()].chars().count() + 1;
+    let near = near.split_whitespace().next().or_else(|| before.split_whitespace().last());
+    Objection::Syntax { near: shown(near.unwrap_or_default()), says: shown(says), position }
 }
 
 /// The keywords that a statement starts with: two at most, as in `CREATE FUNCTION`.

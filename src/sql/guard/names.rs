@@ -89,6 +89,16 @@ impl<'a> Schemas<'a> {
         }
     }
 
+    /// Judges the column of a table that is changed itself: the table must be of the tenant's own schema.
+    pub(super) fn judge_own_column(&self, node: &SyntaxNode) -> Result<(), Objection> {
+        match parts(node).as_slice() {
+            [schema, _, _] if self.home() != Some(schema) => {
+                Err(Objection::Schema(shown(&node.text().to_string())))
+            }
+            _ => self.judge(Role::Column, node),
+        }
+    }
+
     /// Judges names with dots in an expression, `columns` from left to right: tables can come from
     /// FROM alone, so that only what names a schema matters.
     pub(super) fn judge_columns(&self, columns: &[String], text: &str) -> Result<(), Objection> {

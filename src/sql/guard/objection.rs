@@ -1,10 +1,15 @@
 //! Why a statement is refused: what was found, and what to write instead.
 
+use serde_json::Value;
+
 use crate::error::{Code, Refusal};
 use crate::policy::StatementKind;
 
 /// The most of a client's text that a refusal repeats, in characters.
 const MAX_SHOWN: usize = 60;
+
+/// PostgreSQL's `syntax_error`.
+const SYNTAX_ERROR: &str = "42601";
 
 /// One reason. Its text is what the client reads.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,8 +46,16 @@ pub(super) enum Objection {
     LongName,
     #[error("a name with capital letters beyond ASCII must stand in double quotes")]
     FoldedName,
-    #[error("this is not a statement that PostgreSQL reads: {0}")]
-    Syntax(String),
+    #[error(
+        "the guard's grammar does not understand this at or near `{near}` ({says}): it was not run, though \
+             PostgreSQL itself may know more"
+    )]
+    Syntax {
+        near: String,
+        says: String,
+        /// The first character that is not understood, counted from 1 as PostgreSQL counts.
+        position: usize,
+    },
     #[error("this can be read in two ways, near `{0}`: write it more plainly")]
     Ambiguous(String),
     #[error("{found} is not allowed here: {allowed}")]
@@ -76,6 +89,25 @@ pub(super) enum Objection {
              give the column another name in the table, or in a view"
     )]
     Field(String),
+    #[error(
+        "`{0}` calls a function, unless it is a field of a composite type, which cannot be told without the \
+             catalogue: whoever runs this service can add the field's name to the route's `functions`"
+    )]
+    CompositeField(String),
+    #[error(
+        "`{found}` calls a function with what stands as `{item}` in FROM, unless it is a column of it: write \
+             the columns behind the name, `AS {item}(a, b)`"
+    )]
+    Answer { found: String, item: String },
+    #[error("`{0}` in FROM needs a name: write `AS name(column)` behind it")]
+    Anonymous(String),
+    #[error(
+        "the operator `{0}` is none of PostgreSQL's own: whoever runs this service can add it to the route's \
+             `operators`, if its function is harmless"
+    )]
+    Operator(String),
+    #[error("`{0}` answers with a type that looks names up from text: write it as `{0}::text`")]
+    OnlyAsText(String),
     #[error("the sequence of `{0}` must be a name in single quotes, of this tenant's own schema")]
     SequenceName(String),
     #[error("`{0}` tells of the server's own set-up and is not allowed")]
@@ -106,7 +138,22 @@ impl Objection {
 
 impl From<Objection> for Refusal {
     fn from(objection: Objection) -> Self {
-        Self::new(Code::QueryRefused, objection.to_string())
+        let detail = objection.to_string();
+        match objection {
+            // To whoever wrote it this is a syntax error like PostgreSQL's own, which drivers know by its
+            // state.
+            Objection::Syntax { position, .. } => {
+                let members = [
+                    ("message", detail.as_str()),
+                    ("code", SYNTAX_ERROR),
+                    ("severity", "ERROR"),
+                    ("position", &position.to_string()),
+                ];
+                let members = members.map(|(name, value)| (name.to_owned(), Value::from(value)));
+                Self::new(Code::QueryFailed, detail.clone()).with_members(members.into_iter().collect())
+            }
+            _ => Self::new(Code::QueryRefused, detail),
+        }
     }
 }
 

@@ -10,7 +10,8 @@ const ALL: [StatementKind; 8] =
 fn guard(statements: &[StatementKind]) -> Guard {
     Guard {
         statements: statements.to_vec(),
-        functions: HashSet::from(["similarity".to_owned()]),
+        functions: ["similarity", "city", "b"].map(str::to_owned).into(),
+        operators: HashSet::from(["<##>".to_owned()]),
         read_only: false,
         passed: Memory::default(),
     }
@@ -108,18 +109,52 @@ fn a_function_of_the_policy_may_be_called_unless_it_reaches_beyond_a_tenant() {
 #[test]
 fn a_field_is_no_way_to_call_a_function_that_reaches_out() {
     let guard = guard(&ALL);
-    for sql in
-        ["SELECT (t.address).city", "SELECT t.region, (a).to_region", "SELECT (a).b.length", "SELECT t.*"]
-    {
+    for sql in [
+        "SELECT (t.address).city",
+        "SELECT t.region, (a).b",
+        "SELECT (a).b.city",
+        "SELECT t.*, (t).*, (a).b.*",
+    ] {
         assert!(read(&guard, sql).is_ok(), "{sql}");
     }
     for sql in
-        ["SELECT (1).pg_sleep", "SELECT t.pg_typeof", "SELECT ('x').to_regrole.a", "SELECT (a)._regclass"]
+        ["SELECT (1).pg_sleep", "SELECT t.pg_typeof", "SELECT ('x').to_regrole.b", "SELECT (a)._regclass"]
     {
         assert!(matches!(read(&guard, sql), Err(Objection::Field(_))), "{sql}");
     }
-    let read_file = read(&guard, "SELECT ('x').pg_read_file.length");
+    let read_file = read(&guard, "SELECT ('x').pg_read_file.b");
     assert!(matches!(read_file, Err(Objection::ForbiddenFunction(_))));
+    for sql in ["SELECT (a).own", "SELECT (a).own.b", "SELECT (a).b.own", "SELECT a[1].own", "SELECT $1.own"]
+    {
+        assert!(matches!(read(&guard, sql), Err(Objection::CompositeField(_))), "{sql}");
+    }
+    for sql in ["SELECT x.own FROM lower('') x", "SELECT x.x FROM similarity('', '') x"] {
+        assert!(matches!(read(&guard, sql), Err(Objection::Answer { .. })), "{sql}");
+    }
+}
+
+#[test]
+fn an_operator_is_known_or_listed() {
+    let guard = guard(&ALL);
+    for sql in ["SELECT a <-> b", "SELECT a <##> b", "SELECT <##> b", "SELECT a <##>/* */ -1"] {
+        assert!(read(&guard, sql).is_ok(), "{sql}");
+    }
+    for sql in ["SELECT a <###> b", "SELECT <##>- b", "SELECT a OPERATOR(acme.###) b"] {
+        assert!(matches!(read(&guard, sql), Err(Objection::Operator(_))), "{sql}");
+    }
+}
+
+#[test]
+fn what_is_not_understood_is_pointed_at() {
+    for (sql, near, at) in
+        [("selec 1", "selec", 1), ("SELECT 'é', a b c", "c", 17), ("SELECT a FROM", "FROM", 14)]
+    {
+        let refused = read(&guard(&ALL), sql);
+        assert!(
+            matches!(&refused, Err(Objection::Syntax { near: found, position, .. }) if found == near && *position == at),
+            "{sql}: {refused:?}"
+        );
+    }
 }
 
 #[test]

@@ -26,6 +26,8 @@ impl Judge<'_> {
             Rule::Plain => Ok(()),
             Rule::Act(kind) => self.act(kind, node),
             Rule::Name(Role::Type) if is_sequence_cast(node) => Ok(()),
+            Rule::Name(Role::Relation) if is_commented_on(node) => self.schemas.judge(Role::Definition, node),
+            Rule::Name(Role::Column) if is_commented_on(node) => self.schemas.judge_own_column(node),
             Rule::Name(role) => self.schemas.judge(role, node),
             Rule::NamePart => part_of_a_judged_name(node),
             Rule::Field if is_callee(node) => Ok(()),
@@ -91,7 +93,11 @@ impl Judge<'_> {
             || (is_builtin && functions::is_harmless(name))
             || (schema.is_none() && functions::is_form(name));
         if !is_known {
-            return Err(Objection::Function(text));
+            return match (is_builtin && functions::is_harmless_as_text(name), becomes_text(call)) {
+                (true, true) => Ok(()),
+                (true, false) => Err(Objection::OnlyAsText(shown(&call.text().to_string()))),
+                (false, _) => Err(Objection::Function(text)),
+            };
         }
         if functions::takes_a_sequence(name) { self.sequence(call, &text) } else { Ok(()) }
     }
@@ -117,14 +123,14 @@ impl Judge<'_> {
         if last.iter().any(|name| functions::reaches_as_a_field(name)) {
             return Err(Objection::Field(shown(&text)));
         }
-        if field.parent().is_some_and(|parent| parent.kind() == SyntaxKind::FIELD_EXPR) {
-            // The whole of `a.b.c` tells whether `a` is a schema.
-            return Ok(());
-        }
-        // What starts with a value in brackets is a composite's field, and names no schema.
         match dotted_names(field) {
+            // The whole of `a.b.c` tells whether `a` is a schema.
+            Some(_) if field.parent().is_some_and(|parent| parent.kind() == SyntaxKind::FIELD_EXPR) => Ok(()),
             Some(columns) => self.schemas.judge_columns(&columns, &text),
-            None => Ok(()),
+            // What starts with a value has any function of one argument for a field.
+            None if last.iter().all(|name| self.guard.functions.contains(name)) => Ok(()),
+            None if is_column_of_a_call(field, &last) => Ok(()),
+            None => Err(Objection::CompositeField(shown(&text))),
         }
     }
 
@@ -161,6 +167,24 @@ fn lock(clause: &SyntaxNode) -> Result<(), Objection> {
     }
 }
 
+/// Whether `field` is `(f(…)).column`, where `f` is PostgreSQL's own and answers with such columns.
+fn is_column_of_a_call(field: &SyntaxNode, column: &[String]) -> bool {
+    let base = field.first_child().filter(|base| base.kind() == SyntaxKind::PAREN_EXPR);
+    let call = base.and_then(|base| base.first_child()).filter(|call| call.kind() == SyntaxKind::CALL_EXPR);
+    let callee = call.and_then(|call| call.first_child()).map(|callee| names::parts(&callee));
+    let columns = match callee.as_deref() {
+        Some([function]) => functions::columns(function).unwrap_or_default(),
+        _ => &[],
+    };
+    // One column alone is the value itself, whatever it is called.
+    columns.len() > 1 && column.iter().all(|name| columns.contains(&name.as_str()))
+}
+
+/// Whether `name` is what COMMENT describes, or the table of it.
+fn is_commented_on(name: &SyntaxNode) -> bool {
+    name.ancestors().any(|above| above.kind() == SyntaxKind::COMMENT_ON)
+}
+
 /// Whether `field` is the name of a function that is called, and judged with the call.
 fn is_callee(field: &SyntaxNode) -> bool {
     field.parent().is_some_and(|parent| {
@@ -182,6 +206,14 @@ fn dotted_names(field: &SyntaxNode) -> Option<Vec<String>> {
         None => names.push("*".to_owned()),
     }
     Some(names)
+}
+
+/// Whether what `call` answers is text before anything else sees it.
+fn becomes_text(call: &SyntaxNode) -> bool {
+    call.parent().is_some_and(|cast| {
+        cast.kind() == SyntaxKind::CAST_EXPR
+            && cast.children().any(|part| part.kind() == SyntaxKind::PATH_TYPE && part.text() == "text")
+    })
 }
 
 fn first_argument(call: &SyntaxNode) -> Option<SyntaxNode> {

@@ -131,6 +131,30 @@ async fn no_function_that_does_more_than_compute_is_called_as_a_field() {
     }
 }
 
+/// Such a value has the name that its function gives it, and not the one of the item in FROM: that one
+/// would call a function with it.
+#[tokio::test]
+async fn a_single_value_with_a_name_of_its_own_is_known_by_it() {
+    let scene = Scene::new().await;
+    let guard = reading(&scene);
+    let list = harmless_functions().iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    let named: Vec<String> = scene
+        .postgres
+        .read(&format!(
+            "SELECT array_agg(DISTINCT proname || '/' || proargnames[array_upper(proargnames, 1)]) FROM pg_proc \
+             WHERE pronamespace = 'pg_catalog'::regnamespace AND proname IN ({list}) \
+             AND (SELECT count(*) FROM unnest(proargmodes) m WHERE m IN ('o', 'b', 't')) = 1"
+        ))
+        .await;
+    assert!(named.len() >= 4, "{named:?}");
+    for (function, column) in named.iter().filter_map(|one| one.split_once('/')) {
+        let own = format!("SELECT x.{column} FROM {function}('') x");
+        assert!(guard.vet(&own, &scene.scope).is_ok(), "{own}");
+        let other = format!("SELECT x.x FROM {function}('') x");
+        assert!(guard.vet(&other, &scene.scope).is_err(), "{other}");
+    }
+}
+
 #[tokio::test]
 async fn whatever_postgresql_finds_without_a_schema_is_called_pg() {
     let postgres = database().await;

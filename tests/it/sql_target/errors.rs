@@ -90,6 +90,24 @@ async fn an_endpoint_may_be_for_reading_only_and_for_a_short_time() {
 }
 
 #[tokio::test]
+async fn what_is_no_sql_is_a_syntax_error_and_never_runs() {
+    let scene = Scene::new("role").await;
+    for (sql, position) in
+        [("selec 1", "1"), ("select 'é', syntx error here", "25"), ("select 1 fro notes where", "14")]
+    {
+        let reply = scene.send("acme", sql, &[]).await;
+        let told = reply.json();
+        assert_eq!((reply.status(), reply.code().as_str()), (400, "query-failed"), "{sql}: {told}");
+        assert_eq!(
+            (&told["code"], &told["severity"], &told["position"]),
+            (&json!("42601"), &json!("ERROR"), &json!(position)),
+            "{sql}: {told}"
+        );
+        assert!(told["message"].as_str().unwrap().contains("the guard's grammar"), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_set_up_is_the_operators_fault() {
     let scene = Scene::new("role").await;
     // A tenant that lives in a database of level `schema` cannot be held there.

@@ -131,7 +131,9 @@ impl Builder {
                 }
             }
             self.held_back.release(plugin.name());
+            self.loading.forget(plugin.name());
         }
+        self.loading.keep_only(|name| policy.plugins.contains_key(name));
         self.history.keep_only(|name| policy.plugins.contains_key(name));
         self.held_back.keep_only(|name| policy.plugins.contains_key(name));
     }

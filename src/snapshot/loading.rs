@@ -52,7 +52,7 @@ impl Loading {
         let waited = tokio::time::timeout_at(began + PATIENCE, outcome).await;
         let done = waited.ok().map(|outcome| outcome.unwrap_or_else(|| Err(LoadError::interrupted())));
         if done.is_some() {
-            self.lock().remove(&settings.name);
+            self.forget(&settings.name);
         }
         done
     }
@@ -60,6 +60,17 @@ impl Loading {
     /// Whether something that was not waited for is loaded by now, since this was asked last.
     pub(super) fn take_news(&self) -> bool {
         self.is_news.swap(false, Ordering::Relaxed)
+    }
+
+    /// Forgets what is under way of this plugin: its file is in force. A version that nobody waits for
+    /// any more must not stay in memory once it is loaded.
+    pub(super) fn forget(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    /// Forgets plugins that the policy does not have any more.
+    pub(super) fn keep_only(&self, known: impl Fn(&str) -> bool) {
+        self.lock().retain(|name, _| known(name));
     }
 
     fn begin<F>(
@@ -130,6 +141,19 @@ mod tests {
         assert!(loading.take_news() && !loading.take_news());
         let not_again = || async { panic!("it is done") };
         assert!(loading.wait(&settings, &file(1), not_again).await.unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_forgotten_is_freed() {
+        let (loading, settings) = (Loading::default(), Arc::new(Plugin::new("slow", "slow.wasm")));
+        let forget: [fn(&Loading); 2] =
+            [|loading| loading.forget("slow"), |loading| loading.keep_only(|name| name != "slow")];
+        for forget in forget {
+            let (_never, load) = told();
+            assert!(loading.wait(&settings, &file(1), || load).await.is_none());
+            forget(&loading);
+            assert!(loading.lock().is_empty());
+        }
     }
 
     #[tokio::test(start_paused = true)]

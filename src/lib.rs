@@ -12,6 +12,7 @@ pub mod client_certificate;
 pub mod decision;
 pub mod error;
 pub mod fairness;
+pub mod files;
 pub mod handler;
 pub mod hop;
 pub mod log_filter;

@@ -1,36 +1,30 @@
 //! The process's own files and environment, as the policy room is lent them.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use crate::files::open_regular;
 use crate::policy::Surroundings;
 
 /// Largest file that is read as part of a policy. What is larger was named by mistake, and the
 /// parser would refuse it anyway.
 const MAX_BYTES: u64 = 32 << 20;
 
-/// Reads a file of at most so many bytes. A pipe or a device is none: reading it may never end.
+/// Reads a regular file of at most so many bytes.
 ///
 /// # Errors
 /// Why it cannot be read, in words for whoever named it.
 pub fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    let metadata = std::fs::metadata(path)?;
-    if metadata.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
-    }
-    // Looked at before it is opened: that alone waits where a pipe has no writer.
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-    }
+    let file = open_regular(path)?;
+    let length = file.metadata()?.len();
     let too_large =
         || io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {} MiB", most >> 20));
-    if metadata.len() > most {
+    if length > most {
         return Err(too_large());
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
     // It may grow meanwhile.
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most { Err(too_large()) } else { Ok(bytes) }
 }
 

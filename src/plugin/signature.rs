@@ -12,6 +12,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::engine::PluginHost;
 use super::load_error::{LoadError, LoadErrorClass};
+use crate::files::open_regular;
 use crate::policy;
 
 /// The largest file that can hold a signature, bytes: 64, or 88 in base64, and generous white space.
@@ -82,7 +83,7 @@ async fn verify(
 
 async fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path).await?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).await?;
+    File::from_std(open_regular(path)?).take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).await?;
     Ok(bytes)
 }
 

@@ -128,6 +128,12 @@ impl FromStr for SchemaName {
                 "schema name must not be `information_schema`, PostgreSQL's catalogue".into(),
             ));
         }
+        // Quoted or not: a search path has no way to name such a schema.
+        if text == "$user" {
+            return Err(InvalidName(
+                "schema name must not be `$user`, which a search path reads as the schema of the current role".into(),
+            ));
+        }
         Ok(Self(identifier))
     }
 }
@@ -294,7 +300,7 @@ mod tests {
 
     #[test]
     fn names_that_postgresql_keeps_are_refused() {
-        for name in ["", "pg_temp", "PG_toast", "information_schema", "a\0b", "line\nbreak"] {
+        for name in ["", "pg_temp", "PG_toast", "$user", "information_schema", "a\0b", "line\nbreak"] {
             assert!(name.parse::<SchemaName>().is_err(), "{name:?}");
         }
         assert!("x".repeat(64).parse::<SchemaName>().is_err());

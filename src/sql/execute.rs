@@ -9,7 +9,8 @@ use http::StatusCode;
 use super::batch::{Batch, ClientStatement};
 use super::pool::Leased;
 use super::scope::Scope;
-use super::wire::{Column, Finished, Opening, ResultSet, Row, StartError, Statement, Step, Tag};
+use super::whereabouts::{self, Whereabouts};
+use super::wire::{Column, Finished, ResultSet, Row, StartError, Statement, Step, Tag};
 use super::wire::{WireConnection, WireError};
 use super::{ANSWER_GRACE, Database, failure, text};
 use crate::error::{Blame, Code, Refusal};
@@ -107,16 +108,16 @@ impl Database {
     ) -> Result<Vec<ResultSet>, Stop> {
         let mut room = batch.max_answer;
         let mut results = Vec::with_capacity(batch.statements.len());
-        results.push(self.collect(lease, columns, &mut room, batch.max_answer).await?);
+        results.push(self.collect(lease, scope, columns, &mut room, batch.max_answer).await?);
         for (index, statement) in rest.iter().enumerate() {
             let is_last = index + 1 == rest.len();
             let asserts = batch.characteristics.read_only || !is_last;
-            let assertion = asserts.then(|| text::assertion(scope));
-            let started = lease.start(None, &wire_statement(statement), assertion.as_ref()).await;
+            let assertion = asserts.then_some(&whereabouts::ASSERTION);
+            let started = lease.start(&[], &wire_statement(statement), assertion).await;
             let columns = started.map_err(|error| match error {
                 StartError::NotOpened(error) | StartError::Failed(error) => Stop::Failed(error),
             })?;
-            results.push(self.collect(lease, columns, &mut room, batch.max_answer).await?);
+            results.push(self.collect(lease, scope, columns, &mut room, batch.max_answer).await?);
         }
         Ok(results)
     }
@@ -131,16 +132,13 @@ impl Database {
         asserts: bool,
     ) -> Result<(Lease, Vec<Column>), Refusal> {
         self.may_run(scope)?;
-        let idle_timeout = self.settings.idle_in_transaction_timeout;
-        let opening = Opening {
-            begin: text::begin_with(batch.characteristics),
-            narrow: text::narrow_client(scope, self.timeout(batch), idle_timeout),
-        };
-        let assertion = asserts.then(|| text::assertion(scope));
+        let mut opening = text::opening(text::begin_with(batch.characteristics), scope, batch.timeout);
+        opening.push(text::READ_AS_THE_GUARD.clone());
+        let assertion = asserts.then_some(&whereabouts::ASSERTION);
         let mut lost = 0;
         loop {
             let mut lease = self.pool.take::<WireConnection>(scope).await?;
-            match lease.start(Some(&opening), &wire_statement(first), assertion.as_ref()).await {
+            match lease.start(&opening, &wire_statement(first), assertion).await {
                 Ok(columns) => return Ok((lease, columns)),
                 Err(StartError::NotOpened(error))
                     if error.is_lost() && lost < self.settings.pool.max_connections =>
@@ -182,6 +180,7 @@ impl Database {
     async fn collect(
         &self,
         lease: &mut Lease,
+        scope: &Scope,
         columns: Vec<Column>,
         room: &mut usize,
         max_answer: usize,
@@ -194,7 +193,7 @@ impl Database {
                     rows.push(row);
                 }
                 Step::Finished(finished) => {
-                    self.inside(lease, &finished).map_err(Stop::Refused)?;
+                    self.inside(lease, scope, &finished).map_err(Stop::Refused)?;
                     return Ok(ResultSet { columns, rows, tag: finished.tag });
                 }
             }
@@ -202,13 +201,13 @@ impl Database {
     }
 
     /// Whether a statement that is done left its transaction and scope as they were.
-    fn inside(&self, lease: &Lease, finished: &Finished) -> Result<(), Refusal> {
+    fn inside(&self, lease: &Lease, scope: &Scope, finished: &Finished) -> Result<(), Refusal> {
         if !lease.in_transaction() {
             return Err(self.alarm("outside of any transaction"));
         }
-        match &finished.whereabouts {
+        match &finished.asserted {
             None => Ok(()),
-            Some(whereabouts) => Err(self.alarm(whereabouts)),
+            Some(row) => self.expect_inside(scope, Whereabouts::behind(0, row)),
         }
     }
 
@@ -300,7 +299,7 @@ impl StatementRows {
                 Ok(Some(row))
             }
             Ok(Step::Finished(finished)) => {
-                self.database.inside(&running.lease, &finished)?;
+                self.database.inside(&running.lease, &self.scope, &finished)?;
                 self.database.end(running.lease, &self.scope, running.commits).await?;
                 self.tag = Some(finished.tag);
                 Ok(None)

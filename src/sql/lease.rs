@@ -3,7 +3,7 @@
 use super::pool::Leased;
 use super::texts::Texts;
 use super::value::Value;
-use super::wire::{Exchange, NamedConnection, Part, Row, StartError, WireError};
+use super::wire::{Exchange, NamedConnection, Row, StartError, WireError};
 use super::{failure, text};
 
 /// A pooled connection inside a transaction that is narrowed to a scope.
@@ -12,15 +12,6 @@ use super::{failure, text};
 /// cancels a request at any await leaves nothing behind.
 pub(super) struct Lease {
     connection: Leased<NamedConnection>,
-}
-
-/// Who ends a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ends {
-    /// The exchange that opens it: a read whose whole result is one row.
-    AtOnce,
-    /// A message of its own, once its rows were looked at.
-    Later,
 }
 
 /// What a commit came to.
@@ -38,24 +29,14 @@ impl Lease {
     }
 
     /// Opens the transaction, narrows it to its scope, and starts the statement.
-    pub(super) async fn start(
-        &mut self,
-        texts: &Texts,
-        values: &[Value],
-        ends: Ends,
-    ) -> Result<(), StartError> {
+    pub(super) async fn start(&mut self, texts: &Texts, values: &[Value]) -> Result<(), StartError> {
         let exchange = Exchange {
-            opening: [
-                Part { text: &texts.begin, values: Vec::new() },
-                Part { text: &texts.narrow, values: texts.narrowed.iter().collect() },
-            ],
-            statement: Part {
-                text: &texts.statement,
-                values: values.iter().chain(&texts.expected).collect(),
-            },
+            opening: &texts.opening,
+            statement: &texts.statement,
+            values,
             tenant: texts.tenant,
             columns: texts.columns,
-            ending: if ends == Ends::AtOnce { &text::ENDS_READ } else { &[] },
+            ending: texts.ending,
         };
         self.connection.start(&exchange).await
     }

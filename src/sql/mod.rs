@@ -14,6 +14,7 @@ mod stream;
 mod text;
 mod texts;
 mod value;
+mod whereabouts;
 mod wire;
 
 use std::sync::Arc;
@@ -31,10 +32,11 @@ pub use wire::{Column, ResultSet, Row, Tag};
 use crate::error::{Code, Refusal};
 use crate::policy::{self, Query, ResultShape};
 use crate::telemetry::{DatabaseLabel, Metrics};
-use lease::{CommitError, Ends, Lease};
+use lease::{CommitError, Lease};
 use pool::{Pool, Server};
 use text::Form;
 use texts::{TextCache, Texts};
+use whereabouts::Whereabouts;
 use wire::{NamedConnection, StartError, WireError};
 
 /// How long after `statement_timeout` an answer is still waited for, before the server is taken
@@ -129,10 +131,9 @@ impl Database {
 
     async fn transact(&self, scope: &Scope, query: &Query, values: &[Value]) -> Result<Answer, Refusal> {
         let texts = self.texts.of(scope, query, Form::Whole(query.result));
-        let ends = if query.read_only { Ends::AtOnce } else { Ends::Later };
         let mut retried = false;
         loop {
-            let (mut lease, started) = self.begin(scope, &texts, values, ends).await?;
+            let (mut lease, started) = self.begin(scope, &texts, values).await?;
             let row = match started {
                 Ok(()) => last_row(&mut lease).await,
                 Err(error) => Err(error),
@@ -148,7 +149,7 @@ impl Database {
                     return Err(failure::failed(&error, !values.is_empty()));
                 }
             };
-            let answer = match self.read(row.as_ref(), query) {
+            let answer = match self.read(row.as_ref(), scope, query, texts.columns) {
                 Ok(answer) => answer,
                 // Dropped, and so closed: nothing that this session says can be believed.
                 Err(breach) if breach.code() == Code::IsolationBreach => return Err(breach),
@@ -174,11 +175,10 @@ impl Database {
         scope: &Scope,
         texts: &Texts,
         values: &[Value],
-        ends: Ends,
     ) -> Result<(Lease, Result<(), WireError>), Refusal> {
         loop {
             let mut lease = Lease::new(self.pool.take(scope).await?);
-            match lease.start(texts, values, ends).await {
+            match lease.start(texts, values).await {
                 Ok(()) => return Ok((lease, Ok(()))),
                 Err(StartError::Failed(error)) => return Ok((lease, Err(error))),
                 Err(StartError::NotOpened(error)) if failure::is_lost(&error) && lease.had_idled() => {}
@@ -213,9 +213,15 @@ impl Database {
         )))
     }
 
-    /// Reads the one row that [`text::statement`] makes of a result: the result first, and last
-    /// NULL, or where the scope stood.
-    fn read(&self, row: Option<&Row>, query: &Query) -> Result<Answer, Refusal> {
+    /// Reads the one row of so many columns that [`text::statement`] makes of a result: the result
+    /// first, and last where the session stood.
+    fn read(
+        &self,
+        row: Option<&Row>,
+        scope: &Scope,
+        query: &Query,
+        columns: usize,
+    ) -> Result<Answer, Refusal> {
         let Some(row) = row else {
             return if query.statement.returns_rows() {
                 Err(failure::unreadable())
@@ -223,9 +229,7 @@ impl Database {
                 Ok(Answer::Empty)
             };
         };
-        if let Some(whereabouts) = row.values().last().flatten() {
-            return Err(self.alarm(whereabouts));
-        }
+        self.expect_inside(scope, Whereabouts::behind(columns - whereabouts::COUNT, row))?;
         let mut values = row.values().map(|value| value.map(str::to_owned));
         let mut value = || values.next().flatten();
         if query.result == ResultShape::Rows {
@@ -244,6 +248,15 @@ impl Database {
             CommitError::Refused(error) if failure::is_breach(&error) => self.alarm(&error.to_string()),
             CommitError::Refused(error) => failure::failed(&error, !values.is_empty()),
             CommitError::InDoubt(error) => failure::in_doubt(&error),
+        }
+    }
+
+    /// Raises the alarm where a session does not stand in its scope.
+    fn expect_inside(&self, scope: &Scope, whereabouts: Option<Whereabouts<'_>>) -> Result<(), Refusal> {
+        match whereabouts {
+            Some(whereabouts) if whereabouts.is_inside(scope) => Ok(()),
+            Some(whereabouts) => Err(self.alarm(&whereabouts.to_string())),
+            None => Err(self.alarm("nowhere that it would say")),
         }
     }
 

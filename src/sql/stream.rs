@@ -9,7 +9,7 @@ use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::lease::{CommitError, Ends, Lease};
+use super::lease::{CommitError, Lease};
 use super::text::Form;
 use super::texts::Texts;
 use super::wire::WireError;
@@ -98,7 +98,7 @@ impl Reading {
     async fn read(&self, pieces: &Pieces) -> Result<(), Refusal> {
         let mut retried = false;
         loop {
-            let begun = self.database.begin(&self.scope, &self.texts, &self.values, Ends::Later).await?;
+            let begun = self.database.begin(&self.scope, &self.texts, &self.values).await?;
             let (mut lease, started) = begun;
             let passed_on = match started {
                 Ok(()) => self.pass_on(&mut lease, pieces).await,

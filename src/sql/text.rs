@@ -11,18 +11,18 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 use super::batch::Characteristics;
 use super::placeholders::{cast_placeholders, main_part};
 use super::scope::Scope;
-use super::value::Value;
-use crate::policy::{self, ParamType, ResultShape, Statement};
-use crate::tenant::{RoleName, SchemaName};
+use super::whereabouts::{self, LAST_OF_PATH};
+use crate::policy::{self, ParamType, Query, ResultShape, Statement};
+use crate::tenant::SchemaName;
 
 /// What the error of a broken scope starts with. It comes from a cast that cannot succeed, which
 /// is how plain SQL raises an error with a text of one's own.
 pub(super) const BREACH: &str = "innkeeper: the statement left its scope for ";
 
 /// What ends a read. Settings, the role, cursors, temporary tables and LISTEN go with the
-/// transaction; session-level advisory locks alone outlive it. They are given back by a statement
-/// without columns or rows, so that nothing has to be read.
-pub(super) static ENDS_READ: [SqlStr; 2] = [
+/// transaction; session-level advisory locks alone outlive it, and are given back behind it by a
+/// statement without columns or rows, so that nothing has to be read.
+static ENDS_READ: [SqlStr; 2] = [
     SqlStr::from_static("ROLLBACK"),
     SqlStr::from_static("SELECT WHERE pg_catalog.pg_advisory_unlock_all() IS NULL"),
 ];
@@ -42,22 +42,31 @@ const RESET_CLIENT: &str = "DEALLOCATE ALL";
 /// How the statement gives its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Form {
-    /// As one row: JSON of this shape, and beside it NULL, or where the scope stood once every row
-    /// was there.
+    /// As one row: JSON of this shape, and behind it where the session stood once every row was there.
     Whole(ResultShape),
     /// Row by row: each the JSON of one row. The scope is asserted behind the last one, by
     /// [`commit`] or [`end_of_stream`].
     Streamed,
 }
 
-impl Form {
-    /// Columns of its rows.
-    pub(super) fn columns(self) -> usize {
-        match self {
-            Self::Whole(ResultShape::One | ResultShape::Value) => 3,
-            Self::Whole(ResultShape::Rows | ResultShape::None) => 2,
-            Self::Streamed => 1,
-        }
+/// Columns of what [`statement`] makes of a statement that returns rows.
+pub(super) fn columns(form: Form, read_only: bool) -> usize {
+    let results = match form {
+        Form::Streamed => return 1,
+        Form::Whole(ResultShape::One | ResultShape::Value) => 2,
+        Form::Whole(ResultShape::Rows | ResultShape::None) => 1,
+    };
+    results + usize::from(read_only) + whereabouts::COUNT
+}
+
+/// What ends the transaction of a query in the exchange that opens it: a read's, whose result is one row,
+/// which has nothing to commit and of which nobody has to look at more first.
+pub(super) fn ending(form: Form, query: &Query) -> &'static [SqlStr] {
+    match form {
+        Form::Whole(_) if !query.read_only => &[],
+        Form::Whole(_) if query.statement.returns_rows() => &ENDS_READ[..1],
+        Form::Whole(_) => &ENDS_READ,
+        Form::Streamed => &[],
     }
 }
 
@@ -66,29 +75,20 @@ pub(super) fn begin(read_only: bool) -> SqlStr {
     SqlStr::from_static(if read_only { "BEGIN READ ONLY" } else { "BEGIN" })
 }
 
-/// What narrows that transaction to its scope, in a text that all tenants share: [`narrowed`] is bound
-/// to it. All of it is local: the transaction's end takes it back. `timeout` is the statement's, where
-/// it has one of its own.
-pub(super) fn narrow(scope: &Scope, timeout: Option<Duration>) -> SqlStr {
-    let names = Names::Bound { behind: 0 };
-    let mut text = String::with_capacity(256);
-    text.push_str("SELECT pg_catalog.set_config('search_path', ");
-    push_path(&mut text, scope, names);
-    text.push_str(", true)");
-    if let Some(role) = scope.becomes() {
-        push(&mut text, format_args!(", pg_catalog.set_config('role', {}, true)", names.role(role)));
+/// What opens a transaction by `begin` and narrows it to its scope, a statement each. All of it is
+/// local: the transaction's end takes it back. `timeout` is the statement's, where it has one of its own.
+///
+/// A SET is neither planned nor given a snapshot, as a call of `set_config` is.
+pub(super) fn opening(begin: SqlStr, scope: &Scope, timeout: Option<Duration>) -> Vec<SqlStr> {
+    let mut path = String::from("SET LOCAL search_path TO ");
+    for schema in scope.path() {
+        push(&mut path, format_args!("{}, ", schema.quoted()));
     }
-    if let Some(timeout) = timeout {
-        let timeout = milliseconds(timeout);
-        push(&mut text, format_args!(", pg_catalog.set_config('statement_timeout', '{timeout}', true)"));
-    }
-    audited(text)
-}
-
-/// What is bound to [`narrow`], in the order of [`Names`].
-pub(super) fn narrowed(scope: &Scope) -> Vec<Value> {
-    let role = scope.becomes().map(|role| Value::name(role.as_str()));
-    std::iter::once(Value::name(scope.home().as_str())).chain(role).collect()
+    path.push_str(LAST_OF_PATH);
+    let role = scope.becomes().map(|role| audited(format!("SET LOCAL role TO {}", role.quoted())));
+    let timeout =
+        timeout.map(|timeout| audited(format!("SET LOCAL statement_timeout TO {}", milliseconds(timeout))));
+    [begin, audited(path)].into_iter().chain(role).chain(timeout).collect()
 }
 
 /// What every session has from its start, so that no transaction has to set it: `RESET ALL` comes
@@ -104,19 +104,18 @@ pub(super) fn session_settings(database: &policy::Database) -> [(&'static str, i
 /// that was cancelled closes its connection; within this time its query ends too.
 pub(super) const WATCHES_CLIENT: (&str, &str) = ("client_connection_check_interval", "20");
 
-/// The statement as it is prepared, its result made JSON.
+/// The statement as it is prepared, its result made JSON, and behind that [`whereabouts::COLUMNS`]. A read also
+/// gives back its session's advisory locks, once all of it has run.
 ///
 /// A connection keeps it prepared by its text, in which the types of the parameters stand for that
-/// reason. All tenants share it: its result has the same types for every tenant, and what the scope must
-/// be is bound behind the statement's own values, as [`expected`] has it.
+/// reason. All tenants share it: its result has the same types for every tenant.
 pub(super) fn statement(
-    scope: &Scope,
     statement: &Statement,
     params: impl Iterator<Item = ParamType> + Clone,
     form: Form,
+    read_only: bool,
 ) -> SqlStr {
-    let mut text = String::with_capacity(statement.text().len() + 768);
-    let names = Names::Bound { behind: params.clone().count() };
+    let mut text = String::with_capacity(statement.text().len() + 512);
     text.push_str("/*");
     for param in params.clone() {
         push(&mut text, format_args!(" {}", type_name(param)));
@@ -137,36 +136,41 @@ pub(super) fn statement(
     } else {
         format!("(\n{body}\n)")
     };
-    match form {
-        Form::Streamed => push(
+    let Form::Whole(shape) = form else {
+        push(
             &mut text,
             format_args!(
                 "SELECT pg_catalog.row_to_json(\"innkeeper row\")::pg_catalog.text FROM {source} \"innkeeper row\""
             ),
-        ),
-        Form::Whole(ResultShape::Rows) => {
-            text.push_str("SELECT coalesce(pg_catalog.json_agg(\"innkeeper row\"), '[]')::pg_catalog.text, ");
-            push_breach(&mut text, scope, names);
-            push(&mut text, format_args!(" FROM {source} \"innkeeper row\""));
+        );
+        return audited(text);
+    };
+    text.push_str(match shape {
+        ResultShape::Rows => {
+            "SELECT coalesce(pg_catalog.json_agg(\"innkeeper row\"), '[]')::pg_catalog.text, "
         }
-        // Two rows are enough to know that there is more than one.
-        Form::Whole(ResultShape::One | ResultShape::Value) => {
-            text.push_str("SELECT pg_catalog.count(*), pg_catalog.min(\"innkeeper json\"), ");
-            push_breach(&mut text, scope, names);
-            push(
-                &mut text,
-                format_args!(
-                    " FROM (SELECT pg_catalog.row_to_json(\"innkeeper row\")::pg_catalog.text AS \
-                     \"innkeeper json\" FROM {source} \"innkeeper row\" LIMIT 2) \"innkeeper rows\""
-                ),
-            );
+        ResultShape::One | ResultShape::Value => {
+            "SELECT pg_catalog.count(*), pg_catalog.min(\"innkeeper json\"), "
         }
         // The whole row is asked for: PostgreSQL drops a column that nobody reads, calls and all.
-        Form::Whole(ResultShape::None) => {
-            text.push_str("SELECT pg_catalog.count(\"innkeeper row\"), ");
-            push_breach(&mut text, scope, names);
-            push(&mut text, format_args!(" FROM {source} \"innkeeper row\""));
-        }
+        ResultShape::None => "SELECT pg_catalog.count(\"innkeeper row\"), ",
+    });
+    // Aggregates are complete before a column beside them is read, and with them all that is the
+    // statement's own.
+    if read_only {
+        text.push_str("pg_catalog.pg_advisory_unlock_all(), ");
+    }
+    push(&mut text, format_args!("{COLUMNS} FROM ", COLUMNS = whereabouts::COLUMNS));
+    match shape {
+        ResultShape::Rows | ResultShape::None => push(&mut text, format_args!("{source} \"innkeeper row\"")),
+        // Two rows are enough to know that there is more than one.
+        ResultShape::One | ResultShape::Value => push(
+            &mut text,
+            format_args!(
+                "(SELECT pg_catalog.row_to_json(\"innkeeper row\")::pg_catalog.text AS \"innkeeper json\" \
+                 FROM {source} \"innkeeper row\" LIMIT 2) \"innkeeper rows\""
+            ),
+        ),
     }
     audited(text)
 }
@@ -205,31 +209,9 @@ pub(super) fn begin_with(characteristics: Characteristics) -> SqlStr {
     audited(text)
 }
 
-/// What narrows that transaction to its scope, as one statement that the extended protocol takes.
-///
-/// The guard reads statements as PostgreSQL does with `standard_conforming_strings` on.
-pub(super) fn narrow_client(scope: &Scope, statement_timeout: Duration, idle_timeout: Duration) -> SqlStr {
-    let mut text = String::with_capacity(512);
-    text.push_str("SELECT pg_catalog.set_config('search_path', ");
-    push_path(&mut text, scope, Names::Written);
-    text.push_str(", true), pg_catalog.set_config('standard_conforming_strings', 'on', true)");
-    for (setting, time) in
-        [("statement_timeout", statement_timeout), ("idle_in_transaction_session_timeout", idle_timeout)]
-    {
-        push(&mut text, format_args!(", pg_catalog.set_config('{setting}', '{}', true)", milliseconds(time)));
-    }
-    if let Some(role) = scope.becomes() {
-        push(&mut text, format_args!(", pg_catalog.set_config('role', {}, true)", Literal(role.as_str())));
-    }
-    audited(text)
-}
-
-/// What a statement of a client's is followed by: NULL, or where the scope stands.
-pub(super) fn assertion(scope: &Scope) -> SqlStr {
-    let mut text = String::from("SELECT ");
-    push_breach(&mut text, scope, Names::Written);
-    audited(text)
-}
+/// The guard reads statements as PostgreSQL does with this.
+pub(super) static READ_AS_THE_GUARD: SqlStr =
+    SqlStr::from_static("SET LOCAL standard_conforming_strings TO on");
 
 /// [`commit`]'s message, and the whole reset behind it.
 pub(super) fn commit_client(scope: &Scope) -> SqlStr {
@@ -246,105 +228,35 @@ pub(super) fn roll_back_client() -> SqlStr {
 /// A statement that fails where the scope does not hold.
 fn push_assertion(text: &mut String, scope: &Scope) {
     text.push_str("SELECT CASE WHEN ");
-    push_holds(text, scope, Names::Written);
-    push(text, format_args!(" THEN 0 ELSE pg_catalog.concat('{BREACH}', "));
-    push_whereabouts(text);
-    text.push_str(")::pg_catalog.int4 END");
-}
-
-/// NULL, or where the scope stands instead.
-fn push_breach(text: &mut String, scope: &Scope, names: Names) {
-    text.push_str("CASE WHEN ");
-    push_holds(text, scope, names);
-    text.push_str(" THEN NULL ELSE ");
-    push_whereabouts(text);
-    text.push_str(" END");
-}
-
-/// True while path and role are what they were set to. `quote_ident` writes a name exactly as SET
-/// stores it, whichever words this server's version reserves.
-fn push_holds(text: &mut String, scope: &Scope, names: Names) {
-    text.push_str("pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.=) ");
-    push_path(text, scope, names);
-    text.push_str(" AND current_user OPERATOR(pg_catalog.=) ");
-    match scope.role() {
-        Some(role) => push(text, format_args!("{}::pg_catalog.name", names.role(role))),
-        None => text.push_str("session_user"),
-    }
-    if let Some(role) = scope.login() {
-        let role = names.role(role);
-        push(text, format_args!(" AND session_user OPERATOR(pg_catalog.=) {role}::pg_catalog.name"));
-    }
-}
-
-/// The path as PostgreSQL stores it. Every function is named in full: what asserts a path must not
-/// be found by that path.
-///
-/// Temporary tables come last, and are named, because PostgreSQL looks there first where they are not:
-/// one that someone left behind must never stand before a tenant's own.
-fn push_path(text: &mut String, scope: &Scope, names: Names) {
-    text.push_str("pg_catalog.concat_ws(', ', ");
-    for schema in scope.path() {
-        let schema = if schema == scope.home() { names.home(schema) } else { Said::Written(schema.as_str()) };
-        push(text, format_args!("pg_catalog.quote_ident({schema}), "));
-    }
-    text.push_str("'pg_temp')");
-}
-
-fn push_whereabouts(text: &mut String) {
-    text.push_str(
-        "pg_catalog.concat(pg_catalog.current_setting('search_path'), ' as ', current_user::pg_catalog.text)",
+    push_holds(text, scope);
+    push(
+        text,
+        format_args!(
+            " THEN 0 ELSE pg_catalog.concat('{BREACH}', pg_catalog.current_setting('search_path'), ' as ', \
+             current_user::pg_catalog.text)::pg_catalog.int4 END"
+        ),
     );
 }
 
-/// How an assertion says which tenant's scope it expects.
-#[derive(Debug, Clone, Copy)]
-enum Names {
-    /// By its names, in a text that is this tenant's.
-    Written,
-    /// By parameters behind so many others, in a text that tenants share.
-    Bound { behind: usize },
-}
-
-impl Names {
-    fn home(self, schema: &SchemaName) -> Said<'_> {
-        match self {
-            Self::Written => Said::Written(schema.as_str()),
-            Self::Bound { behind } => Said::Bound(behind + 1),
-        }
+/// True while path and role are what they were set to. `quote_ident` writes a name exactly as SET
+/// stores it, whichever words this server's version reserves. Every function is named in full: what
+/// asserts a path must not be found by that path.
+fn push_holds(text: &mut String, scope: &Scope) {
+    text.push_str(
+        "pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.=) pg_catalog.concat_ws(', ', ",
+    );
+    for schema in scope.path() {
+        push(text, format_args!("pg_catalog.quote_ident({}), ", Literal(schema.as_str())));
     }
-
-    fn role(self, role: &RoleName) -> Said<'_> {
-        match self {
-            Self::Written => Said::Written(role.as_str()),
-            Self::Bound { behind } => Said::Bound(behind + 2),
-        }
+    push(text, format_args!("'{LAST_OF_PATH}') AND current_user OPERATOR(pg_catalog.=) "));
+    match scope.role() {
+        Some(role) => push(text, format_args!("{}::pg_catalog.name", Literal(role.as_str()))),
+        None => text.push_str("session_user"),
     }
-}
-
-/// A name as a value of SQL.
-enum Said<'a> {
-    Written(&'a str),
-    Bound(usize),
-}
-
-impl fmt::Display for Said<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Written(name) => Literal(name).fmt(f),
-            Self::Bound(number) => write!(f, "${number}::pg_catalog.text"),
-        }
+    if let Some(role) = scope.login() {
+        let role = Literal(role.as_str());
+        push(text, format_args!(" AND session_user OPERATOR(pg_catalog.=) {role}::pg_catalog.name"));
     }
-}
-
-/// What is bound behind the values of [`statement`]: the names that its assertion expects, in the
-/// order of [`Names`]. A statement that returns nothing, or row by row, is asserted by what follows.
-pub(super) fn expected(scope: &Scope, statement: &Statement, form: Form) -> Vec<Value> {
-    if !statement.returns_rows() || form == Form::Streamed {
-        return Vec::new();
-    }
-    let role = scope.role().map(|role| Value::name(role.as_str()));
-    std::iter::once(Value::name(scope.home().as_str())).chain(role).collect()
 }
 
 /// What tells tenants apart where two that are taken for one only cost time.

@@ -11,7 +11,6 @@ use sqlx::SqlStr;
 
 use super::Scope;
 use super::text::{self, Form};
-use super::value::Value;
 use crate::policy::{ParamType, Query, Statement};
 
 /// Queries of tenants whose texts are kept, in each of two halves. Each takes some three kilobytes.
@@ -20,17 +19,15 @@ const CAPACITY: usize = 1024;
 /// What is sent for one query in one scope.
 #[derive(Debug)]
 pub(super) struct Texts {
-    pub(super) begin: SqlStr,
-    pub(super) narrow: SqlStr,
-    /// What is bound to `narrow`.
-    pub(super) narrowed: Vec<Value>,
+    /// What opens the transaction and narrows it.
+    pub(super) opening: Vec<SqlStr>,
     pub(super) statement: SqlStr,
     /// Tells tenants apart, by the schema where names are looked up first.
     pub(super) tenant: u64,
-    /// What is bound behind the statement's values.
-    pub(super) expected: Vec<Value>,
     /// Columns of the statement's rows.
     pub(super) columns: usize,
+    /// What ends the transaction in the same exchange: that of a read whose result is one row.
+    pub(super) ending: &'static [SqlStr],
     /// What ends a change, and the reading of a stream.
     pub(super) end: SqlStr,
 }
@@ -116,13 +113,11 @@ impl Texts {
         let kinds = query.params.iter().map(|param| param.kind);
         let end = if query.read_only { text::end_of_stream } else { text::commit };
         Self {
-            begin: text::begin(query.read_only),
-            narrow: text::narrow(scope, query.timeout),
-            narrowed: text::narrowed(scope),
-            statement: text::statement(scope, &query.statement, kinds, form),
+            opening: text::opening(text::begin(query.read_only), scope, query.timeout),
+            statement: text::statement(&query.statement, kinds, form, query.read_only),
             tenant: text::tenant(scope.home()),
-            expected: text::expected(scope, &query.statement, form),
-            columns: form.columns(),
+            columns: text::columns(form, query.read_only),
+            ending: text::ending(form, query),
             end: end(scope),
         }
     }
@@ -217,8 +212,8 @@ mod tests {
                 for form in forms {
                     let (kept, written) = (cache.of(&scope, query, form), Texts::write(&scope, query, form));
                     assert_eq!(
-                        [&kept.begin, &kept.narrow, &kept.statement, &kept.end],
-                        [&written.begin, &written.narrow, &written.statement, &written.end]
+                        (&kept.opening, &kept.statement, &kept.end),
+                        (&written.opening, &written.statement, &written.end)
                     );
                 }
             }

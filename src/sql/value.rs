@@ -30,8 +30,7 @@ pub enum Given {
     Json(Json),
 }
 
-/// A value that fits its parameter and is ready to be bound. Outside of this room only [`read_value`]
-/// makes it.
+/// A value that fits its parameter and is ready to be bound. Only [`read_value`] makes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Value(Bound);
 
@@ -44,11 +43,6 @@ enum Bound {
 }
 
 impl Value {
-    /// A name that a scope has, as text.
-    pub(super) fn name(name: &str) -> Self {
-        Self(Bound::Text(Some(name.to_owned())))
-    }
-
     /// The OID of the type that it is bound as (`pg_type.dat`).
     pub(super) fn type_oid(&self) -> Oid {
         match self.0 {

@@ -18,9 +18,9 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 pub(super) use fault::WireError;
-pub(super) use named::{Exchange, NamedConnection, Part};
+pub(super) use named::{Exchange, NamedConnection};
 pub use result::{Column, ResultSet, Row, Tag};
-pub(super) use transaction::{Finished, Opening, StartError, Statement, Step};
+pub(super) use transaction::{Finished, StartError, Statement, Step};
 
 use super::pool::{NotOpened, Server, Session};
 use crate::policy::Secret;

@@ -14,18 +14,14 @@ use crate::sql::pool::{NotOpened, Server, Session};
 use crate::sql::value::Value;
 use crate::tenant::RoleName;
 
-/// A text with the values that are bound to it.
-pub(in crate::sql) struct Part<'a> {
-    pub(in crate::sql) text: &'a SqlStr,
-    pub(in crate::sql) values: Vec<&'a Value>,
-}
-
 /// What is sent at once. PostgreSQL runs the parts one after the other; after an error it skips to the
 /// end, so that none of them can run outside of what the parts before it set.
 pub(in crate::sql) struct Exchange<'a> {
     /// What opens the transaction and narrows it.
-    pub(in crate::sql) opening: [Part<'a>; 2],
-    pub(in crate::sql) statement: Part<'a>,
+    pub(in crate::sql) opening: &'a [SqlStr],
+    pub(in crate::sql) statement: &'a SqlStr,
+    /// What is bound to the statement.
+    pub(in crate::sql) values: &'a [Value],
     /// Tells tenants apart: which of the statement's prepared forms is this one's.
     pub(in crate::sql) tenant: u64,
     /// Columns of the statement's rows.
@@ -58,7 +54,7 @@ impl NamedConnection {
         self.put(exchange).map_err(|error| StartError::Failed(error.into()))?;
         self.wire.columns = exchange.columns;
         self.wire.flush().await.map_err(StartError::NotOpened)?;
-        for _ in &exchange.opening {
+        for _ in exchange.opening {
             self.complete().await.map_err(StartError::NotOpened)?;
         }
         Ok(())
@@ -104,12 +100,17 @@ impl NamedConnection {
         while let Some(evicted) = self.prepared.make_room() {
             frontend::close(b'S', &evicted, &mut self.wire.unsent)?;
         }
-        for part in &exchange.opening {
-            self.put_unnamed(part)?;
+        for text in exchange.opening {
+            self.put_unnamed(text)?;
         }
-        self.put_prepared(&exchange.statement, exchange.tenant)?;
+        let Found { name, is_new } = self.prepared.find(exchange.statement, exchange.tenant);
+        if is_new {
+            let types = exchange.values.iter().map(Value::type_oid);
+            frontend::parse(&name, exchange.statement.as_str(), types, &mut self.wire.unsent)?;
+        }
+        put_run(&name, exchange.values, &mut self.wire.unsent)?;
         for text in exchange.ending {
-            self.put_unnamed(&Part { text, values: Vec::new() })?;
+            self.put_unnamed(text)?;
         }
         frontend::sync(&mut self.wire.unsent);
         Ok(())
@@ -117,28 +118,10 @@ impl NamedConnection {
 
     /// For what runs with the session's own rights, before and after the tenant's: a statement with a
     /// name could have been put in another's place by a tenant's function (`DEALLOCATE`, `PREPARE`).
-    fn put_unnamed(&mut self, part: &Part<'_>) -> std::io::Result<()> {
+    fn put_unnamed(&mut self, text: &SqlStr) -> std::io::Result<()> {
         self.prepared.pass_by();
-        self.put_parse("", part)?;
-        self.put_run("", part)
-    }
-
-    fn put_prepared(&mut self, part: &Part<'_>, tenant: u64) -> std::io::Result<()> {
-        let Found { name, is_new } = self.prepared.find(part.text, tenant);
-        if is_new {
-            self.put_parse(&name, part)?;
-        }
-        self.put_run(&name, part)
-    }
-
-    fn put_parse(&mut self, name: &str, part: &Part<'_>) -> std::io::Result<()> {
-        let types = part.values.iter().map(|value| value.type_oid());
-        frontend::parse(name, part.text.as_str(), types, &mut self.wire.unsent)
-    }
-
-    fn put_run(&mut self, name: &str, part: &Part<'_>) -> std::io::Result<()> {
-        put_values(name, &part.values, &mut self.wire.unsent)?;
-        frontend::execute("", 0, &mut self.wire.unsent)
+        frontend::parse("", text.as_str(), [], &mut self.wire.unsent)?;
+        put_run("", &[], &mut self.wire.unsent)
     }
 
     /// Reads to the end of one part, which has no rows that anyone wants.
@@ -168,12 +151,14 @@ impl NamedConnection {
     }
 }
 
-/// Binds a prepared statement. Values are in PostgreSQL's binary format, results in its text format.
-fn put_values(name: &str, values: &[&Value], buffer: &mut BytesMut) -> std::io::Result<()> {
+/// Binds a prepared statement and runs it. Values are in PostgreSQL's binary format, results in its text
+/// format.
+fn put_run(name: &str, values: &[Value], buffer: &mut BytesMut) -> std::io::Result<()> {
     const BINARY: i16 = 1;
-    let put = |value: &&Value, buffer: &mut BytesMut| Ok(value.put(buffer));
+    let put = |value: &Value, buffer: &mut BytesMut| Ok(value.put(buffer));
     frontend::bind("", name, [BINARY], values, put, [], buffer).map_err(|error| match error {
         frontend::BindError::Conversion(error) => std::io::Error::other(error),
         frontend::BindError::Serialization(error) => error,
-    })
+    })?;
+    frontend::execute("", 0, buffer)
 }

@@ -1,21 +1,15 @@
 //! One transaction of a client's statements: opened and narrowed, one statement a message, its
 //! scope asserted before the commit.
 
-use fallible_iterator::FallibleIterator as _;
 use postgres_protocol::IsNull;
-use postgres_protocol::message::backend::{DataRowBody, Message};
+use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use sqlx::SqlStr;
 
 use super::fault::DatabaseError;
 use super::result::{Column, Row, Tag};
 use super::{Status, WireConnection, WireError};
-
-/// What opens a transaction and narrows it to its scope.
-pub(in crate::sql) struct Opening {
-    pub(in crate::sql) begin: SqlStr,
-    pub(in crate::sql) narrow: SqlStr,
-}
+use crate::sql::whereabouts;
 
 /// A statement with its values, as text or NULL. The server finds out what types they have.
 pub(in crate::sql) struct Statement<'a> {
@@ -34,9 +28,8 @@ pub(in crate::sql) enum Step {
 /// How a statement ended.
 pub(in crate::sql) struct Finished {
     pub(in crate::sql) tag: Tag,
-    /// What the assertion behind the statement found, where there was one: nothing, or where the
-    /// scope stood.
-    pub(in crate::sql) whereabouts: Option<String>,
+    /// What the assertion behind the statement answered, where there was one.
+    pub(in crate::sql) asserted: Option<Row>,
 }
 
 /// Why a statement did not begin.
@@ -58,14 +51,13 @@ impl WireConnection {
     /// The extended protocol takes exactly one statement a message, whatever the text holds.
     pub(in crate::sql) async fn start(
         &mut self,
-        opening: Option<&Opening>,
+        opening: &[SqlStr],
         statement: &Statement<'_>,
         assertion: Option<&SqlStr>,
     ) -> Result<Vec<Column>, StartError> {
         self.put_exchange(opening, statement, assertion).map_err(|error| StartError::Failed(error.into()))?;
         self.flush().await.map_err(StartError::NotOpened)?;
-        if opening.is_some() {
-            self.confirm().await.map_err(StartError::NotOpened)?;
+        for _ in opening {
             self.confirm().await.map_err(StartError::NotOpened)?;
         }
         self.asserts = assertion.is_some();
@@ -80,9 +72,9 @@ impl WireConnection {
             Message::DataRow(body) => Ok(Step::Row(Row::read(body, self.columns)?)),
             Message::CommandComplete(body) => {
                 let tag = Tag::new(body.tag()?);
-                let whereabouts = if self.asserts { self.confirm().await? } else { None };
+                let asserted = if self.asserts { self.confirm().await? } else { None };
                 self.end_exchange().await?;
-                Ok(Step::Finished(Finished { tag, whereabouts }))
+                Ok(Step::Finished(Finished { tag, asserted }))
             }
             _ => Err(unexpected()),
         }
@@ -113,14 +105,13 @@ impl WireConnection {
 
     fn put_exchange(
         &mut self,
-        opening: Option<&Opening>,
+        opening: &[SqlStr],
         statement: &Statement<'_>,
         assertion: Option<&SqlStr>,
     ) -> std::io::Result<()> {
         self.unsent.clear();
-        if let Some(opening) = opening {
-            self.put(opening.begin.as_str(), &[], false)?;
-            self.put(opening.narrow.as_str(), &[], false)?;
+        for text in opening {
+            self.put(text.as_str(), &[], false)?;
         }
         self.put(statement.text, statement.parameters, true)?;
         if let Some(assertion) = assertion {
@@ -159,14 +150,14 @@ impl WireConnection {
         frontend::execute("", 0, buffer)
     }
 
-    /// Reads the answer to a statement of ours; the first value that it returned, if any.
-    async fn confirm(&mut self) -> Result<Option<String>, WireError> {
-        let mut value = None;
+    /// Reads the answer to a statement of ours; the row that it returned, if any.
+    async fn confirm(&mut self) -> Result<Option<Row>, WireError> {
+        let mut row = None;
         loop {
             match self.answer().await? {
                 Message::ParseComplete | Message::BindComplete => {}
-                Message::DataRow(body) => value = first_value(&body)?,
-                Message::CommandComplete(_) => return Ok(value),
+                Message::DataRow(body) => row = Some(Row::read(body, whereabouts::COUNT)?),
+                Message::CommandComplete(_) => return Ok(row),
                 _ => return Err(unexpected()),
             }
         }
@@ -214,11 +205,6 @@ impl WireConnection {
     pub(in crate::sql) fn in_failed_transaction(&self) -> bool {
         self.status() == Some(Status::Failed)
     }
-}
-
-fn first_value(row: &DataRowBody) -> Result<Option<String>, WireError> {
-    let range = row.ranges().next()?.flatten();
-    Ok(range.map(|range| String::from_utf8_lossy(&row.buffer()[range]).into_owned()))
 }
 
 pub(super) fn unexpected() -> WireError {

@@ -1,5 +1,6 @@
 //! Holds each tenant to its limits: how often it asks, how much it moves, how many of its requests
-//! are under way. Tenants without limits are not even looked up.
+//! are under way. Tenants without limits are not even looked up. Whoever is refused all the time, for a
+//! limit or by a plugin that fails, is answered later.
 
 mod account;
 mod brake;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::error::{Code, Refusal};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, PluginLabel};
 use crate::tenant::{Limits, Quota, Tenant, TenantId};
 
 use account::{Account, Over, Place};
@@ -44,7 +45,9 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub struct Fairness {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
-    brake: Brake,
+    /// Refusals for limits that tenants met, and those that come of plugins which fail.
+    limited: Brake<TenantId>,
+    failed: Brake<Arc<str>>,
     /// What accounts count time from.
     started: Instant,
     metrics: Arc<Metrics>,
@@ -78,7 +81,8 @@ impl Fairness {
         Self {
             shards: std::array::from_fn(|_| shard()),
             hasher: RandomState::new(),
-            brake: Brake::new(),
+            limited: Brake::new(),
+            failed: Brake::new(),
             started: Instant::now(),
             metrics,
         }
@@ -106,9 +110,21 @@ impl Fairness {
     /// Waits with a refusal for a limit that the tenant met: for nothing where there are few, and the
     /// longer the more there are, up to five seconds.
     pub async fn hold_back(&self, tenant: &TenantId) {
-        let wait = self.brake.count(tenant, self.started.elapsed());
+        let wait = self.limited.count(tenant, self.started.elapsed());
         if !wait.is_zero() {
             self.metrics.tenant_held_back.inc();
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// The same with a refusal that comes of a plugin which failed, and until `deadline` at the latest:
+    /// when the plugin itself would have had to answer.
+    pub async fn hold_back_failed(&self, plugin: &Arc<str>, deadline: Instant) {
+        let time = deadline.saturating_duration_since(Instant::now());
+        let wait = self.failed.count(plugin, self.started.elapsed()).min(time);
+        if !wait.is_zero() {
+            let label = PluginLabel { plugin: Arc::clone(plugin) };
+            self.metrics.plugin_refused_late.get_or_create(&label).inc();
             tokio::time::sleep(wait).await;
         }
     }

@@ -341,7 +341,22 @@ impl<'s> Matched<'s> {
             tokens.require(source, head).await?;
         }
         let TenantRule::Resolve(agreement, resolvers) = &self.route.tenant else { return Ok(None) };
-        resolve(*agreement, resolvers, head, tokens, self.snapshot.surroundings(), trail).await.map(Some)
+        let resolved =
+            resolve(*agreement, resolvers, head, tokens, self.snapshot.surroundings(), trail).await;
+        if resolved.as_ref().is_err_and(|refusal| refusal.code() == Code::PluginFailed) && trail.is_live() {
+            // On the heap, or every request would have room for it.
+            Box::pin(self.hold_back_failed(trail)).await;
+        }
+        resolved.map(Some)
+    }
+
+    /// Waits with the refusal of a request whose plugin failed, within the time that the plugin had:
+    /// while its breaker is open it takes none of it.
+    async fn hold_back_failed(&self, trail: &Trail) {
+        let Some(failed) = trail.calls.last() else { return };
+        let Some(plugin) = self.snapshot.plugin(&failed.asked.name) else { return };
+        let deadline = failed.ended - failed.took + plugin.settings().limits.time;
+        self.snapshot.fairness.hold_back_failed(plugin.name(), deadline.into()).await;
     }
 
     /// Waits with the refusal of a request whose tenant met a limit behind the route's admission, as

@@ -144,6 +144,8 @@ pub struct Metrics {
     pub plugin_loads: Family<PluginLabels, Counter>,
     /// The breaker of each plugin's active version: 0 closed, 1 open, 2 half-open.
     pub plugin_breaker: Family<PluginLabel, Gauge>,
+    /// Refusals on account of a plugin that failed which came later, because there were so many.
+    pub plugin_refused_late: Family<PluginLabel, Counter>,
     /// 1 for each plugin whose file is held back.
     pub plugin_held_back: Family<PluginLabel, Gauge>,
     /// Versions of plugins that something still holds.
@@ -228,6 +230,7 @@ impl Metrics {
             plugin_duration: Family::new_with_constructor(duration_histogram),
             plugin_loads: Family::default(),
             plugin_breaker: Family::default(),
+            plugin_refused_late: Family::default(),
             plugin_held_back: Family::default(),
             live_plugin_versions: Gauge::default(),
             oldest_plugin_version_age: Gauge::default(),
@@ -321,6 +324,11 @@ impl Metrics {
             "plugin_breaker",
             "Breaker of a plugin's active version: 0 closed, 1 open, 2 half-open",
             self.plugin_breaker.clone(),
+        );
+        registry.register(
+            "plugin_refused_late",
+            "Refusals on account of a plugin that failed which came later, because there were so many",
+            self.plugin_refused_late.clone(),
         );
         registry.register(
             "plugin_held_back",

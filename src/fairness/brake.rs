@@ -1,19 +1,20 @@
-//! Slows down whoever is refused and asks again at once: over so many refusals a second, a tenant's
-//! next one comes later.
+//! Slows down whoever is refused and asks again at once: over so many refusals a second on one account,
+//! a tenant's or a failing plugin's, the next one comes later.
 //!
 //! A limit keeps a tenant from the database and from upstreams, but not from the processor: hundreds of
 //! connections that ask again as soon as they are refused take all of it for refusals. Each of them waits
 //! for its answer, so a late one slows them down, and nobody else.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::num::NonZeroU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::bucket::Bucket;
-use crate::tenant::{Quota, TenantId};
+use crate::tenant::Quota;
 
-/// Refusals of one tenant in a second that are not slowed down: about a hundredth of a processor.
+/// Refusals on one account in a second that are not slowed down: about a hundredth of a processor.
 const REFUSALS: u64 = 200;
 
 /// Refusals at once that are not slowed down, such as those of a page that asks for much.
@@ -22,48 +23,49 @@ const BURST: u64 = 20;
 /// The latest that a refusal comes: well before clients give up on an answer.
 const LATEST: Duration = Duration::from_secs(5);
 
-/// Tenants that are remembered before those with nothing to pay are looked for.
+/// Accounts that are remembered before those with nothing to pay are looked for.
 const FIRST_SWEEP: usize = 64;
 
-/// How often each tenant was refused of late. It remembers tenants for as long as their refusals are
-/// slowed down, and some for a moment longer.
-pub(super) struct Brake {
+/// How often requests were refused of late, on whose account. It remembers accounts for as long as their
+/// refusals are slowed down, and some for a moment longer.
+pub(super) struct Brake<K> {
     quota: Quota,
     // Held for a few instructions, never across an await.
-    tenants: Mutex<Tenants>,
+    accounts: Mutex<Accounts<K>>,
 }
 
-struct Tenants {
-    refused: HashMap<TenantId, Bucket>,
+struct Accounts<K> {
+    refused: HashMap<K, Bucket>,
     sweep_at: usize,
 }
 
-impl Brake {
+impl<K: Clone + Eq + Hash> Brake<K> {
     pub(super) fn new() -> Self {
         let nonzero = |count| NonZeroU64::new(count).expect("neither is zero");
         let quota = Quota::new(nonzero(REFUSALS), Duration::from_secs(1), nonzero(BURST));
-        Self { quota, tenants: Mutex::new(Tenants { refused: HashMap::new(), sweep_at: FIRST_SWEEP }) }
+        Self { quota, accounts: Mutex::new(Accounts { refused: HashMap::new(), sweep_at: FIRST_SWEEP }) }
     }
 
-    /// Counts a refusal of the tenant, and says how long to wait with it.
-    pub(super) fn count(&self, tenant: &TenantId, now: Duration) -> Duration {
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = tenants.refused.get_mut(tenant) {
+    /// Counts a refusal, and says how long to wait with it.
+    pub(super) fn count(&self, account: &K, now: Duration) -> Duration {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = accounts.refused.get_mut(account) {
             // Not counted beyond that, or the refusals of an hour would have to be paid for.
             let due = bucket.debt(&self.quota, now);
             return if due < LATEST { bucket.owe(&self.quota, 1, now).min(LATEST) } else { LATEST };
         }
-        if tenants.refused.len() >= tenants.sweep_at {
-            tenants.refused.retain(|_, bucket| !bucket.is_full(now));
-            tenants.sweep_at = FIRST_SWEEP.max(tenants.refused.len() * 2);
+        if accounts.refused.len() >= accounts.sweep_at {
+            accounts.refused.retain(|_, bucket| !bucket.is_full(now));
+            accounts.sweep_at = FIRST_SWEEP.max(accounts.refused.len() * 2);
         }
-        tenants.refused.entry(tenant.clone()).or_default().owe(&self.quota, 1, now)
+        accounts.refused.entry(account.clone()).or_default().owe(&self.quota, 1, now)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tenant::TenantId;
 
     const START: Duration = Duration::from_secs(1000);
 
@@ -93,11 +95,11 @@ mod tests {
     }
 
     #[test]
-    fn tenants_with_nothing_to_pay_are_forgotten() {
+    fn accounts_with_nothing_to_pay_are_forgotten() {
         let brake = Brake::new();
         for number in 0..10_000_u32 {
             brake.count(&tenant(&format!("t-{number}")), START + Duration::from_secs(1) * number);
         }
-        assert!(brake.tenants.lock().unwrap().refused.len() <= FIRST_SWEEP);
+        assert!(brake.accounts.lock().unwrap().refused.len() <= FIRST_SWEEP);
     }
 }

@@ -5,13 +5,13 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::instrument::WithSubscriber as _;
 
@@ -57,12 +57,26 @@ const SLOW: Duration = Duration::from_micros(500);
 /// a thread of low priority runs again. A call that waits for its turn costs nothing.
 const TURNS: usize = 8;
 
+/// Calls in a row that were still running at their deadline, after which a plugin is taken for one that
+/// does nothing but loop.
+const FRUITLESS: u32 = 16;
+
+/// How many times as long as it was taken such a plugin's turn is then withheld: all turns together take
+/// an eighth of one processor. Low priority does not do it where the system first shares processors
+/// between services, or sessions, and only then between the threads of one.
+const REST: u32 = 64;
+
+/// The longest that a turn is withheld, and so the longest until a plugin that is well again is noticed.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
 /// How one plugin has behaved: whether its calls may start on a worker.
 pub(super) struct Pace {
     /// Calls that turned out slow, counted again at each tick.
     interruptions: AtomicU64,
     /// Of them, those that have been made up for by a call that was quick.
     forgiven: AtomicU64,
+    /// Calls in a row that the lane took to no end.
+    fruitless: AtomicU32,
     /// A permit for each call that may be on the lane.
     turns: Arc<Semaphore>,
 }
@@ -70,7 +84,12 @@ pub(super) struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         let turns = Arc::new(Semaphore::new(TURNS));
-        Self { interruptions: AtomicU64::new(0), forgiven: AtomicU64::new(0), turns }
+        Self {
+            interruptions: AtomicU64::new(0),
+            forgiven: AtomicU64::new(0),
+            fruitless: AtomicU32::new(0),
+            turns,
+        }
     }
 }
 
@@ -109,6 +128,67 @@ impl Pace {
     fn forgive(&self, interruptions: u64) {
         self.forgiven.store(interruptions, Ordering::Relaxed);
     }
+
+    /// Tells that a call came to an end in time.
+    fn came_to_an_end(&self) {
+        // Mostly there is nothing to write, and a line of the cache that all workers share stays clean.
+        if self.fruitless.load(Ordering::Relaxed) != 0 {
+            self.fruitless.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells that the lane took a call for so long to no end, and says how long its turn is withheld.
+    fn came_to_nothing(&self, took: Duration) -> Duration {
+        let before = self.fruitless.fetch_add(1, Ordering::Relaxed);
+        if before < FRUITLESS { Duration::ZERO } else { (took * REST).min(LONGEST_REST) }
+    }
+}
+
+/// A call's turn on the lane. It is over when the lane has thrown the call away, which can be long after
+/// its request ended.
+struct Turn {
+    pace: Arc<Pace>,
+    // Taken only on drop.
+    permit: Option<OwnedSemaphorePermit>,
+    began: Instant,
+    deadline: Instant,
+    home: Handle,
+    ended: bool,
+}
+
+impl Turn {
+    /// Waits until it is a call's turn.
+    async fn of(pace: &Arc<Pace>, deadline: Instant) -> Self {
+        let permit = Arc::clone(&pace.turns).acquire_owned().await.expect("the semaphore is never closed");
+        let (pace, home) = (Arc::clone(pace), Handle::current());
+        Self { pace, permit: Some(permit), began: Instant::now(), deadline, home, ended: false }
+    }
+
+    /// The call came to an end.
+    fn end(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        if now < self.deadline {
+            // A request that was given up before says nothing of the plugin.
+            if self.ended {
+                self.pace.came_to_an_end();
+            }
+            return;
+        }
+        let rest = self.pace.came_to_nothing(now - self.began);
+        if !rest.is_zero() {
+            let permit = self.permit.take();
+            self.home.spawn(async move {
+                tokio::time::sleep(rest).await;
+                drop(permit);
+            });
+        }
+    }
 }
 
 impl SlowLane {
@@ -134,11 +214,16 @@ impl SlowLane {
 
     /// Drives `call` to its end: where it starts, as long as its plugin is quick, and on the lane, when
     /// it is its turn, from its first interruption on. A plugin whose last call was slow starts on the
-    /// lane.
+    /// lane. Whoever waits for the call does so until its `deadline`.
     ///
     /// # Errors
     /// The text of a panic in a host function.
-    pub(super) async fn drive<T: Send + 'static>(&self, pace: &Pace, mut call: Call<T>) -> Result<T, String> {
+    pub(super) async fn drive<T: Send + 'static>(
+        &self,
+        pace: &Arc<Pace>,
+        deadline: Instant,
+        mut call: Call<T>,
+    ) -> Result<T, String> {
         if !pace.is_slow() {
             let here = poll_fn(|context| match call.as_mut().poll(context) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer)),
@@ -146,15 +231,16 @@ impl SlowLane {
                 Poll::Pending => Poll::Pending,
             });
             if let Some(answer) = here.await {
+                pace.came_to_an_end();
                 return Ok(answer);
             }
         }
-        let turn = Arc::clone(&pace.turns).acquire_owned().await.expect("the semaphore is never closed");
+        let turn = Turn::of(pace, deadline).await;
         let before = pace.interruptions();
         let in_turn = async move {
-            // Held until the lane has thrown the call away, which can be long after its request ended.
-            let _turn = turn;
-            call.await
+            let answer = call.await;
+            turn.end();
+            answer
         };
         let answer = self.spawn(Box::pin(in_turn)).await?;
         if pace.interruptions() == before {
@@ -233,7 +319,6 @@ pub(super) fn lower_priority(yielding: Yielding) {
 mod tests {
     use std::future::pending;
     use std::sync::atomic::AtomicUsize;
-    use std::time::Instant;
 
     use tokio::task::JoinSet;
 
@@ -260,7 +345,7 @@ mod tests {
                     started.fetch_add(1, Ordering::SeqCst);
                     pending::<()>().await;
                 });
-                lane.drive(&pace, endless).await
+                lane.drive(&pace, later(), endless).await
             });
         }
         wait_until("the lane takes some", || started.load(Ordering::SeqCst) >= TURNS).await;
@@ -268,6 +353,41 @@ mod tests {
         requests.shutdown().await;
         wait_until("all turns come back", || pace.turns.available_permits() == TURNS).await;
         let quick: Call<u8> = Box::pin(async { 7 });
-        assert_eq!(lane.drive(&pace, quick).await, Ok(7));
+        assert_eq!(lane.drive(&pace, later(), quick).await, Ok(7));
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn turns_rest_only_where_nothing_comes_to_an_end() {
+        let (pace, took) = (Pace::default(), Duration::from_millis(50));
+        for _ in 0..FRUITLESS {
+            assert_eq!(pace.came_to_nothing(took), Duration::ZERO);
+        }
+        assert_eq!(pace.came_to_nothing(took), took * REST);
+        assert_eq!(pace.came_to_nothing(Duration::from_secs(5)), LONGEST_REST);
+        pace.came_to_an_end();
+        assert_eq!(pace.came_to_nothing(took), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn a_plugin_that_only_loops_gets_its_turns_back_after_a_rest() {
+        let (lane, pace) = (SlowLane::start().unwrap(), Arc::new(Pace::default()));
+        pace.overran();
+        for _ in 0..FRUITLESS + 3 {
+            let deadline = Instant::now() + Duration::from_millis(2);
+            let endless: Call<()> = Box::pin(pending());
+            let driven = lane.drive(&pace, deadline, endless);
+            assert!(tokio::time::timeout_at(deadline.into(), driven).await.is_err());
+        }
+        wait_until("the lane throws them away", || {
+            pace.fruitless.load(Ordering::SeqCst) > 0 && pace.turns.available_permits() == TURNS
+        })
+        .await;
+        let quick: Call<u8> = Box::pin(async { 7 });
+        assert_eq!(lane.drive(&pace, later(), quick).await, Ok(7));
+        assert_eq!(pace.fruitless.load(Ordering::SeqCst), 0);
     }
 }

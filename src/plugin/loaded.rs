@@ -175,7 +175,7 @@ impl LoadedPlugin {
         let limit = TimeLimit::starting(started, supply.time());
         let room = supply.room(limit).await?;
         let call = Box::pin(Arc::clone(supply).answer(room, asked, limit));
-        let mut driven = pin!(supply.host.lane.drive(&supply.pace, call));
+        let mut driven = pin!(supply.host.lane.drive(&supply.pace, limit.deadline, call));
         // Most calls are over at once, and need no timer.
         let driven = match poll_fn(|context| Poll::Ready(driven.as_mut().poll(context))).await {
             Poll::Ready(driven) => Ok(driven),

@@ -51,6 +51,11 @@ impl Trail {
         matches!(self.purpose, Purpose::Rehearsal)
     }
 
+    /// Whether it is of a request that somebody waits for.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.purpose, Purpose::Live)
+    }
+
     pub(super) fn step(&mut self, step: impl FnOnce() -> Step) {
         if let Purpose::Explain(steps) = &mut self.purpose {
             steps.push(step());

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::future::join_all;
 use http::Method;
 use innkeeper::plugin::version_of;
 use innkeeper::snapshot::ActivePlugin;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::plugins::guest;
 use crate::support::backend::Backend;
-use crate::support::gateway::{Harness, Reply, TestGateway, until};
+use crate::support::gateway::{Harness, PATIENCE, Reply, TestGateway, until};
 
 /// Tenants of four letters: what a guest answers can be changed in its bytes.
 const TENANTS: [&str; 4] = ["acme", "bolt", "corp", "dune"];
@@ -151,6 +152,21 @@ async fn a_plugin_that_keeps_failing_is_not_asked_and_then_tried_again() {
     // Another version has a breaker of its own.
     scene.serve("one", &guest("good")).await;
     assert_eq!(scene.tenant("/one").await, "acme");
+}
+
+#[tokio::test]
+async fn whoever_asks_a_failing_plugin_on_and_on_waits_for_its_refusal() {
+    let scene = Scene::start(", breaker: { failures: 1, backoff: 1h, max_backoff: 1h }").await;
+    let late = "innkeeper_plugin_refused_late_total{plugin=\"one\"}";
+    let flood = async {
+        while scene.metric(late).await.is_none() {
+            let crowd = join_all((0..60).map(|_| scene.gateway.get("/one?fail").send())).await;
+            assert!(crowd.iter().all(|reply| reply.status() == 503 && reply.code() == "plugin-failed"));
+        }
+    };
+    tokio::time::timeout(PATIENCE, flood).await.expect("refusals without number come later");
+    assert_eq!(scene.tenant("/two").await, "acme");
+    assert_eq!(scene.metric("innkeeper_plugin_refused_late_total{plugin=\"two\"}").await, None);
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ pub(in crate::sql) struct Exchange<'a> {
     pub(in crate::sql) statement: &'a SqlStr,
     /// What is bound to the statement.
     pub(in crate::sql) values: &'a [Value],
-    /// Tells tenants apart: which of the statement's prepared forms is this one's.
+    /// Tells tenants apart: each has prepared statements of its own, as far as there is room.
     pub(in crate::sql) tenant: u64,
     /// Columns of the statement's rows.
     pub(in crate::sql) columns: usize,
@@ -97,7 +97,7 @@ impl NamedConnection {
     fn put(&mut self, exchange: &Exchange<'_>) -> std::io::Result<()> {
         self.wire.unsent.clear();
         // First of all: what follows an error is skipped.
-        while let Some(evicted) = self.prepared.make_room() {
+        while let Some(evicted) = self.prepared.make_room(exchange.statement, exchange.tenant) {
             frontend::close(b'S', &evicted, &mut self.wire.unsent)?;
         }
         for text in exchange.opening {

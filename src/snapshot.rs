@@ -353,7 +353,7 @@ impl<'s> Matched<'s> {
     /// Waits with the refusal of a request whose plugin failed, within the time that the plugin had:
     /// while its breaker is open it takes none of it.
     async fn hold_back_failed(&self, trail: &Trail) {
-        let Some(failed) = trail.calls.last() else { return };
+        let Some(failed) = trail.calls.iter().rfind(|call| call.failed()) else { return };
         let Some(plugin) = self.snapshot.plugin(&failed.asked.name) else { return };
         let deadline = failed.ended - failed.took + plugin.settings().limits.time;
         self.snapshot.fairness.hold_back_failed(plugin.name(), deadline.into()).await;

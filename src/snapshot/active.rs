@@ -49,6 +49,13 @@ pub struct PluginCall {
     pub took: Duration,
 }
 
+impl PluginCall {
+    /// Whether no decision came of it.
+    pub(super) fn failed(&self) -> bool {
+        !matches!(self.outcome, "place" | "next" | "deny")
+    }
+}
+
 impl ActivePlugin {
     pub(super) fn new(
         active: Arc<LoadedPlugin>,

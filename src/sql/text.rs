@@ -64,6 +64,7 @@ pub(super) fn columns(form: Form, read_only: bool) -> usize {
 pub(super) fn ending(form: Form, query: &Query) -> &'static [SqlStr] {
     match form {
         Form::Whole(_) if !query.read_only => &[],
+        // The statement itself gives the locks back.
         Form::Whole(_) if query.statement.returns_rows() => &ENDS_READ[..1],
         Form::Whole(_) => &ENDS_READ,
         Form::Streamed => &[],

@@ -56,7 +56,7 @@ async fn serve(upstream: &str, tls: bool) {
          routes: [ {{ name: app, tenant: none, forward: app }} ]\n"
     );
     std::fs::write(&policy, text).expect("a file can be written");
-    let settings = Settings { policy, listen: Vec::new(), admin: None, cache: None };
+    let settings = Settings { policy, listen: Vec::new(), admin: None, cache: None, workers: 2 };
     let log = AccessLog::new(LogFormat::Json, std::io::sink());
     let sidecar = Sidecar::start(settings, log).await.expect("the policy is sound");
     say(sidecar.addresses[0]);

@@ -124,8 +124,13 @@ async fn start(directory: &Path, versions: &[Vec<u8>; 2], counts: &Arc<Counts>) 
     );
     std::fs::write(&policy, text).expect("a file can be written");
     let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let settings =
-        Settings { policy, listen: vec![loopback.into()], admin: Some(loopback.into()), cache: None };
+    let settings = Settings {
+        policy,
+        listen: vec![loopback.into()],
+        admin: Some(loopback.into()),
+        cache: None,
+        workers: 2,
+    };
     let hashes = versions.each_ref().map(|version| version_of(version));
     let records = Records { counts: Arc::clone(counts), hashes, unfinished: Vec::new() };
     Sidecar::start(settings, AccessLog::new(LogFormat::Json, records)).await.expect("the policy is sound")

@@ -18,6 +18,7 @@ mod tls;
 mod transport;
 mod tunnel;
 mod wire;
+mod workers;
 
 use std::io;
 use std::pin::pin;
@@ -36,6 +37,7 @@ use crate::policy::{Limits, Timeouts};
 use crate::telemetry::Metrics;
 
 pub use listener::{Listener, Successor, TermsHandle};
+pub use workers::Workers;
 
 /// First pause after the machine could not give us a connection (no file descriptor, no memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -69,6 +71,7 @@ pub async fn serve<H: Handler>(
     settings: ServerSettings,
     handler: Arc<H>,
     metrics: Arc<Metrics>,
+    workers: Arc<Workers>,
     shutdown: CancellationToken,
 ) -> Drained {
     let abort = CancellationToken::new();
@@ -80,6 +83,7 @@ pub async fn serve<H: Handler>(
         settings: Arc::new(settings),
         handler,
         metrics,
+        workers,
         shutdown: shutdown.clone(),
         draining: Arc::default(),
         abort: abort.clone(),
@@ -109,6 +113,7 @@ struct Shared<H> {
     settings: Arc<ServerSettings>,
     handler: Arc<H>,
     metrics: Arc<Metrics>,
+    workers: Arc<Workers>,
     places: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     shutdown: CancellationToken,
@@ -122,7 +127,7 @@ struct Shared<H> {
 impl<H: Handler> Shared<H> {
     fn begin(self: &Arc<Self>, accepted: Accepted, terms: Arc<Terms>, place: OwnedSemaphorePermit) {
         let task = ConnectionTask { accepted, terms, shared: Arc::clone(self), _place: place };
-        self.tasks.spawn(task.run());
+        self.workers.spawn(&self.tasks, task.run());
     }
 }
 

@@ -18,7 +18,7 @@ use crate::log_filter::LogFilter;
 use crate::plugin::{HostSettings, PluginHost};
 use crate::policy;
 use crate::reload::{ReloadError, Reloader, Trigger, Watcher};
-use crate::server::{self, Drained, Listener};
+use crate::server::{self, Drained, Listener, Workers};
 use crate::snapshot::Builder;
 use crate::telemetry::Metrics;
 use crate::underway::Underway;
@@ -41,6 +41,9 @@ pub struct Settings {
     pub admin: Option<ListenAddress>,
     /// A directory of our own where compiled plugins are kept for the next start, if any.
     pub cache: Option<PathBuf>,
+    /// Threads that serve connections, each with a runtime of its own; [`Workers::default_count`] is what
+    /// a process of our own has. With none, the runtime that the sidecar is started on serves them.
+    pub workers: usize,
 }
 
 /// Where a sidecar's logs go.
@@ -66,6 +69,9 @@ pub enum StartError {
     /// The plugin host cannot run on this machine.
     #[error("the plugin host cannot start: {0}")]
     PluginHost(String),
+    /// The system has no more threads for us.
+    #[error("cannot start the threads that serve connections: {0}")]
+    Workers(#[source] io::Error),
     /// An address cannot be bound.
     #[error("cannot listen on {address}: {error}")]
     Bind {
@@ -91,6 +97,8 @@ pub struct Sidecar {
     pub reloader: Arc<Reloader>,
     /// What an operator sees.
     pub metrics: Arc<Metrics>,
+    /// The threads that serve connections.
+    pub workers: Arc<Workers>,
     trigger: Trigger,
     admin: Arc<Admin>,
     shutdown: CancellationToken,
@@ -162,12 +170,14 @@ impl Sidecar {
         );
         let gateway =
             Arc::new(Gateway::new(Arc::clone(reloader.store()), Arc::clone(&metrics), access, underway));
+        let workers = Arc::new(Workers::start(settings.workers).map_err(StartError::Workers)?);
         let (shutdown, admin_shutdown) = (CancellationToken::new(), CancellationToken::new());
         let serving = server::serve(
             listeners,
             server_settings(server),
             gateway,
             Arc::clone(&metrics),
+            Arc::clone(&workers),
             shutdown.clone(),
         );
         let sidecar = Self {
@@ -182,6 +192,7 @@ impl Sidecar {
             admin_address,
             reloader,
             metrics,
+            workers,
             trigger,
             admin,
             shutdown,

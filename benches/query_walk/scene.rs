@@ -65,8 +65,13 @@ pub(crate) async fn serve_innkeeper(url: &str) {
     std::fs::write(&policy, self::policy(url).to_string()).expect("a file can be written");
     // Access records are made and written, to nowhere.
     let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let settings =
-        Settings { policy, listen: vec![loopback.into()], admin: Some(loopback.into()), cache: None };
+    let settings = Settings {
+        policy,
+        listen: vec![loopback.into()],
+        admin: Some(loopback.into()),
+        cache: None,
+        workers: 1,
+    };
     let sidecar = Sidecar::start(settings, AccessLog::new(LogFormat::Json, std::io::sink()))
         .await
         .expect("the policy is sound");

@@ -37,21 +37,26 @@ fn main() {
     let tenants = tenants(TENANTS);
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1..).unwrap_or_default() {
-        [mode, upstream] if mode == "one-worker" => runtime(1).block_on(serve(upstream, &tenants)),
-        [mode, upstream] if mode == "two-workers" => runtime(2).block_on(serve(upstream, &tenants)),
+        [mode, upstream] if mode == "one-worker" => runtime(1).block_on(serve(upstream, &tenants, 1)),
+        [mode, upstream] if mode == "two-workers" => runtime(2).block_on(serve(upstream, &tenants, 2)),
         _ => runtime(1).block_on(measure(&tenants)),
     }
 }
 
-async fn serve(upstream: &str, tenants: &[String]) {
+async fn serve(upstream: &str, tenants: &[String], workers: usize) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let policy = directory.path().join("policy.yaml");
     std::fs::write(directory.path().join("loops.wasm"), loops::plugin()).expect("a file can be written");
     std::fs::write(&policy, self::policy(upstream, tenants).to_string()).expect("a file can be written");
     // Access records are made and written, to nowhere.
     let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let settings =
-        Settings { policy, listen: vec![loopback.into()], admin: Some(loopback.into()), cache: None };
+    let settings = Settings {
+        policy,
+        listen: vec![loopback.into()],
+        admin: Some(loopback.into()),
+        cache: None,
+        workers,
+    };
     let sidecar = Sidecar::start(settings, AccessLog::new(LogFormat::Json, std::io::sink()))
         .await
         .expect("the policy is sound");

@@ -21,7 +21,7 @@ pub(crate) async fn start(directory: &Path, upstream: &str, tenants: &[String]) 
     std::fs::write(&policy, text).expect("a file can be written");
     let address = free_address();
     let mut command = Command::new(env!("CARGO_BIN_EXE_innkeeper"));
-    command.args(["serve", "--no-cache", "--log-format", "json", "--policy"]).arg(policy);
+    command.args(["serve", "--workers", "1", "--no-cache", "--log-format", "json", "--policy"]).arg(policy);
     command.args(["--listen", &address.to_string()]);
     command.env("TOKIO_WORKER_THREADS", "1").stdout(Stdio::null()).stderr(Stdio::null());
     let proxy = Proxy::spawn(command, address).expect("it can be run");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::value_parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -12,6 +13,7 @@ use super::log::Log;
 use super::{fail, systemd};
 use crate::address::ListenAddress;
 use crate::reload::Reloader;
+use crate::server::Workers;
 use crate::sidecar::{Inherited, Settings, Sidecar};
 
 /// Serve a policy, and reload it whenever its files change.
@@ -35,6 +37,10 @@ pub struct Args {
     /// Keep no compiled plugins, whatever else says where.
     #[arg(long)]
     no_cache: bool,
+    /// Threads that serve connections; a connection stays with one of them. Default: as many as the
+    /// process may use processors.
+    #[arg(long, env = "INNKEEPER_WORKERS", value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.
@@ -49,7 +55,8 @@ pub async fn run(args: Args, log: &Log) -> ExitCode {
     } else {
         args.cache_dir.or_else(|| default_cache(|name| std::env::var_os(name)))
     };
-    let settings = Settings { policy: args.policy, listen: args.listen, admin: args.admin, cache };
+    let workers = args.workers.map_or_else(Workers::default_count, usize::from);
+    let settings = Settings { policy: args.policy, listen: args.listen, admin: args.admin, cache, workers };
     let inherited = match Inherited::take() {
         Ok(inherited) => inherited,
         Err(error) => return fail(format!("cannot use a socket that was handed over (LISTEN_FDS): {error}")),
@@ -59,7 +66,7 @@ pub async fn run(args: Args, log: &Log) -> ExitCode {
         Err(error) => return fail(error),
     };
     let hangups = tokio::spawn(reload_on_hangup(Arc::clone(&sidecar.reloader)));
-    let alive = tokio::spawn(systemd::keep_alive());
+    let alive = tokio::spawn(systemd::keep_alive(Arc::clone(&sidecar.workers)));
     systemd::tell_ready();
     stop_signal().await;
     systemd::tell_stopping();

@@ -1,5 +1,6 @@
 //! Connections to one endpoint: made when needed, kept for a while, never shared by two requests
-//! at a time unless they speak HTTP/2, and never more than its limit.
+//! at a time unless they speak HTTP/2, and never more than its limit. Each worker keeps to those that
+//! it made, as long as there may be more.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +12,7 @@ use http::uri::Authority;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
+use tokio::runtime::{Handle, Id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -37,18 +39,22 @@ pub(super) struct Pool {
 struct Idle {
     /// The one used last is at the end and is used next, so that a lull lets the rest expire.
     http1: Vec<Kept>,
-    http2: Option<Shared>,
+    /// One for each runtime that asked.
+    http2: Vec<(Id, Shared)>,
     reaped: bool,
 }
 
 struct Kept {
     sender: http1::SendRequest<Outgoing>,
+    /// The runtime that drives it: one of another thread would have to be woken for each request.
+    home: Id,
     since: Instant,
 }
 
 /// A connection for one request.
 pub(super) struct Lease {
     sender: Sender,
+    home: Id,
     pool: Arc<Pool>,
     reused: bool,
     _slot: OwnedSemaphorePermit,
@@ -102,11 +108,12 @@ impl Pool {
             Some(places) => Some(self.permit(places).await?),
             None => None,
         };
+        let here = Handle::current().id();
         if !fresh {
-            while let Some(mut sender) = self.take() {
+            while let Some((mut sender, home)) = self.take(here) {
                 // Its last response is complete, so that it is ready as soon as its task has run.
                 if sender.ready().await.is_ok() {
-                    return Ok(self.lend(sender, true, slot, unshared));
+                    return Ok(self.lend(sender, home, true, slot, unshared));
                 }
             }
         }
@@ -115,22 +122,22 @@ impl Pool {
         let connecting = tokio::time::timeout(limit, Box::pin(self.connector.connect(&self.open)));
         let sender = connecting.await.map_err(|_| ConnectError::Timeout(limit))??;
         if let Sender::Http2(shared) = &sender {
-            // Of two that were made at once, the later one serves its one request.
-            self.idle().http2.get_or_insert_with(|| shared.clone());
+            self.idle().share(here, shared);
         }
-        Ok(self.lend(sender, false, slot, unshared))
+        Ok(self.lend(sender, here, false, slot, unshared))
     }
 
     fn lend(
         self: &Arc<Self>,
         sender: Sender,
+        home: Id,
         reused: bool,
         slot: OwnedSemaphorePermit,
         unshared: Option<OwnedSemaphorePermit>,
     ) -> Lease {
         // The others that wait for a connection can share this one.
         let unshared = unshared.filter(|_| matches!(sender, Sender::Http1(_)));
-        Lease { sender, pool: Arc::clone(self), reused, _slot: slot, _unshared: unshared, place: None }
+        Lease { sender, home, pool: Arc::clone(self), reused, _slot: slot, _unshared: unshared, place: None }
     }
 
     async fn permit(&self, permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ConnectError> {
@@ -145,24 +152,24 @@ impl Pool {
         }
     }
 
-    fn take(&self) -> Option<Sender> {
+    /// A kept connection that the runtime `here` drives, or any one where there may be no more.
+    fn take(&self, here: Id) -> Option<(Sender, Id)> {
+        let is_full = self.open() >= self.settings.max_connections;
         let mut idle = self.idle();
-        while let Some(kept) = idle.http1.pop() {
+        while let Some(kept) = idle.pop(here, is_full) {
             if !kept.sender.is_closed() && kept.since.elapsed() < self.settings.pool_idle_timeout {
-                return Some(Sender::Http1(kept.sender));
+                return Some((Sender::Http1(kept.sender), kept.home));
             }
         }
-        // Taken out if dead, so that the next request finds none rather than this one.
-        let alive = idle.http2.take_if(|shared| shared.requests.is_closed()).is_none();
-        alive.then(|| idle.http2.clone()).flatten().map(Sender::Http2)
+        idle.shared(here).map(|shared| (Sender::Http2(shared), here))
     }
 
-    fn keep(self: &Arc<Self>, sender: http1::SendRequest<Outgoing>) {
+    fn keep(self: &Arc<Self>, sender: http1::SendRequest<Outgoing>, home: Id) {
         let mut idle = self.idle();
         if idle.http1.len() >= self.settings.pool_max_idle || sender.is_closed() {
             return;
         }
-        idle.http1.push(Kept { sender, since: Instant::now() });
+        idle.http1.push(Kept { sender, home, since: Instant::now() });
         if !idle.reaped {
             idle.reaped = true;
             tokio::spawn(reap(Arc::downgrade(self), self.settings.pool_idle_timeout));
@@ -171,6 +178,29 @@ impl Pool {
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Idle {
+    fn pop(&mut self, here: Id, or_elsewhere: bool) -> Option<Kept> {
+        match self.http1.iter().rposition(|kept| kept.home == here) {
+            Some(at) => Some(self.http1.remove(at)),
+            None if or_elsewhere => self.http1.pop(),
+            None => None,
+        }
+    }
+
+    fn shared(&mut self, here: Id) -> Option<Shared> {
+        // Taken out if dead, so that the next request finds none rather than this one.
+        self.http2.retain(|(_, shared)| !shared.requests.is_closed());
+        self.http2.iter().find(|(home, _)| *home == here).map(|(_, shared)| shared.clone())
+    }
+
+    /// Keeps a connection for all. Of two that were made at once, the later one serves its one request.
+    fn share(&mut self, here: Id, shared: &Shared) {
+        if !self.http2.iter().any(|(home, _)| *home == here) {
+            self.http2.push((here, shared.clone()));
+        }
     }
 }
 
@@ -236,7 +266,7 @@ impl Lease {
     /// whose response was read whole: a lease that is merely dropped closes its connection.
     pub(super) fn give_back(self) {
         if let Sender::Http1(sender) = self.sender {
-            self.pool.keep(sender);
+            self.pool.keep(sender, self.home);
         }
     }
 }

@@ -60,7 +60,8 @@ pub(super) async fn greet(
     patience: Duration,
     half_closed: CancellationToken,
 ) -> Result<(Transport, Connection), Ended> {
-    let Accepted { transport, peer, local } = accepted;
+    let Accepted { socket, peer, local } = accepted;
+    let transport = socket.attend()?;
     let is_announced = terms.is_announced(&peer);
     if terms.tls.is_none() && !is_announced {
         let (scheme, client_certificate, names) = ("http", None, None);

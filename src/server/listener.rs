@@ -4,12 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use socket2::{SockFilter, SockRef};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::tls::TlsTerms;
-use super::transport::Transport;
+use super::transport::Unattended;
 use crate::address::{ListenAddress, Peer, PeerRange};
 use crate::policy;
 
@@ -54,7 +54,7 @@ enum Socket {
 
 /// A connection that has said nothing yet.
 pub(super) struct Accepted {
-    pub(super) transport: Transport,
+    pub(super) socket: Unattended,
     pub(super) peer: Peer,
     pub(super) local: ListenAddress,
 }
@@ -135,16 +135,13 @@ impl Listener {
                 let (stream, peer) = socket.accept().await?;
                 let local = stream.set_nodelay(true).and_then(|()| stream.local_addr());
                 let Ok(local) = local else { return Ok(None) };
-                Ok(Some(Accepted {
-                    transport: Transport::Tcp(stream),
-                    peer: peer.into(),
-                    local: local.into(),
-                }))
+                let socket = Unattended::Tcp(stream.into_std()?);
+                Ok(Some(Accepted { socket, peer: peer.into(), local: local.into() }))
             }
             Socket::Unix(socket) => {
                 let (stream, _) = socket.accept().await?;
-                let transport = Transport::Other(Box::new(stream));
-                Ok(Some(Accepted { transport, peer: Peer::Unix, local: self.local.clone() }))
+                let socket = Unattended::Unix(stream.into_std()?);
+                Ok(Some(Accepted { socket, peer: Peer::Unix, local: self.local.clone() }))
             }
         }
     }
@@ -186,12 +183,15 @@ fn queued_tcp(socket: TcpListener) -> io::Result<Vec<Accepted>> {
     let mut queued = Vec::new();
     while let Ok((stream, peer)) = socket.accept() {
         // One that cannot be served takes no other along.
-        let served = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).and_then(|()| {
-            let local = stream.local_addr()?.into();
-            let transport = Transport::Tcp(TcpStream::from_std(stream)?);
-            Ok(Accepted { transport, peer: peer.into(), local })
-        });
-        queued.extend(served);
+        let served = stream
+            .set_nonblocking(true)
+            .and_then(|()| stream.set_nodelay(true))
+            .and_then(|()| stream.local_addr().map(ListenAddress::from));
+        queued.extend(served.map(|local| Accepted {
+            socket: Unattended::Tcp(stream),
+            peer: peer.into(),
+            local,
+        }));
     }
     Ok(queued)
 }
@@ -200,11 +200,8 @@ fn queued_unix(socket: UnixListener, local: &ListenAddress) -> io::Result<Vec<Ac
     let socket = socket.into_std()?;
     let mut queued = Vec::new();
     while let Ok((stream, _)) = socket.accept() {
-        let served = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
-        queued.extend(served.map(|stream| {
-            let transport = Transport::Other(Box::new(stream));
-            Accepted { transport, peer: Peer::Unix, local: local.clone() }
-        }));
+        let served = stream.set_nonblocking(true).map(|()| Unattended::Unix(stream));
+        queued.extend(served.map(|socket| Accepted { socket, peer: Peer::Unix, local: local.clone() }));
     }
     Ok(queued)
 }

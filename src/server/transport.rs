@@ -1,12 +1,13 @@
 //! What carries a connection's bytes: TCP at first hand, everything else behind a pointer.
 
-use std::io;
+use std::os::unix;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::{io, net};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// Bytes that may be read past a greeting in one go.
 const READ: usize = 1024;
@@ -15,6 +16,22 @@ const READ: usize = 1024;
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A connection's socket that no runtime watches yet: who accepts it need not be who serves it.
+pub(super) enum Unattended {
+    Tcp(net::TcpStream),
+    Unix(unix::net::UnixStream),
+}
+
+impl Unattended {
+    /// Has the runtime that this is called on watch it from now on.
+    pub(super) fn attend(self) -> io::Result<Transport> {
+        Ok(match self {
+            Self::Tcp(stream) => Transport::Tcp(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Transport::Other(Box::new(UnixStream::from_std(stream)?)),
+        })
+    }
+}
 
 /// A connection's bytes.
 pub(super) enum Transport {

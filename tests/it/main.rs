@@ -64,3 +64,4 @@ mod upstreams_tls;
 mod versions;
 mod walk;
 mod websocket;
+mod workers;

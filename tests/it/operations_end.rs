@@ -137,7 +137,7 @@ routes: [ {{ name: app, tenant: none, forward: app }} ]
         backend.address
     );
     std::fs::write(&file, policy).unwrap();
-    let settings = Settings { policy: file, listen: Vec::new(), admin: None, cache: None };
+    let settings = Settings { policy: file, listen: Vec::new(), admin: None, cache: None, workers: 0 };
     let sidecar = Sidecar::start(settings, AccessLog::new(LogFormat::Json, std::io::sink())).await.unwrap();
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
 

@@ -9,6 +9,7 @@ use super::files::{Files, Surroundings};
 use super::legacy::Legacy;
 use super::seed::{DATABASE, LOGIN, seed};
 use crate::address::ListenAddress;
+use crate::server::Workers;
 use crate::sidecar::{Logs, Settings, Sidecar};
 
 /// The demo, running. All of it ends when this is dropped.
@@ -65,7 +66,9 @@ impl Stage {
             access_log: choices.access_log,
         };
         let files = Files::create(&directory, surroundings).map_err(DemoError::Files)?;
-        let settings = Settings { policy: files.policy(), listen: Vec::new(), admin: None, cache: None };
+        let workers = Workers::default_count();
+        let settings =
+            Settings { policy: files.policy(), listen: Vec::new(), admin: None, cache: None, workers };
         let sidecar = Sidecar::start(settings, access_log).await?;
         let gateway = *sidecar.addresses.first().expect("the demo's policy has one listener");
         let admin = sidecar.admin_address.clone();

@@ -14,7 +14,7 @@ use innkeeper::forward::{Errand, Upstream};
 use innkeeper::handler::{Connection, Handler, Inbound};
 use innkeeper::policy::{self, Endpoint};
 use innkeeper::request_id::RequestId;
-use innkeeper::server::{Drained, Listener, ServerSettings, Successor, serve};
+use innkeeper::server::{Drained, Listener, ServerSettings, Successor, Workers, serve};
 use innkeeper::telemetry::Metrics;
 use innkeeper::upgrade::Protocol;
 use tokio::net::TcpListener;
@@ -91,6 +91,7 @@ impl Edge {
             settings,
             Arc::new(handler),
             Arc::clone(&metrics),
+            Arc::new(Workers::start(0).unwrap()),
             shutdown.clone(),
         ));
         Self { address, metrics, seen, shutdown, served }

@@ -20,6 +20,9 @@ use serde_json::Value;
 /// Longer than anything takes; only a hang reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Two, so that what requests share is shared between threads.
+pub const WORKERS: usize = 2;
+
 /// Files that a sidecar is started on.
 pub struct Harness {
     directory: tempfile::TempDir,
@@ -62,8 +65,13 @@ impl Harness {
         let lines = Lines::default();
         let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
         let listen = listen.into_iter().map(Into::into).collect();
-        let settings =
-            Settings { policy: self.policy.clone(), listen, admin: Some(loopback.into()), cache: None };
+        let settings = Settings {
+            policy: self.policy.clone(),
+            listen,
+            admin: Some(loopback.into()),
+            cache: None,
+            workers: WORKERS,
+        };
         let sidecar = Sidecar::start(settings, AccessLog::new(LogFormat::Json, lines.clone())).await?;
         let client = Client::builder(TokioExecutor::new()).build_http();
         Ok(TestGateway { sidecar, client, lines, files: self })

@@ -1,7 +1,11 @@
 //! The query target: fills a named query's parameters from the request and answers with JSON.
 
+use std::borrow::Cow;
+use std::str::Utf8Error;
+
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde_json::Value as Json;
 
 use super::ndjson;
@@ -71,12 +75,14 @@ fn given(param: &Param, head: &RequestHead, captures: &Captures, document: &Json
     let text = match &param.source {
         ParamSource::Query(name) => {
             let query = head.uri.query().unwrap_or_default();
-            let mut fields = form_urlencoded::parse(query.as_bytes()).filter(|(field, _)| field == name);
+            let mut fields = query_values(query, name);
             let first = fields.next();
             if fields.next().is_some() {
                 return Err(twice(format!("the query field `{name}`")));
             }
-            first.map(|(_, value)| value.into_owned())
+            first.transpose().map_err(|_| {
+                Refusal::new(Code::QueryParameter, format!("the query field `{name}` must be UTF-8 text"))
+            })?
         }
         ParamSource::Path(name) => captures.get(name).map(str::to_owned),
         ParamSource::Header(name) => {
@@ -101,6 +107,18 @@ fn given(param: &Param, head: &RequestHead, captures: &Captures, document: &Json
         }
     };
     Ok(text.map_or(Given::Absent, Given::Text))
+}
+
+/// The values of a field of a query string (WHATWG URL, section 5.1), but that bytes which are not UTF-8
+/// are an error, and not replaced.
+fn query_values<'a>(query: &'a str, name: &'a str) -> impl Iterator<Item = Result<String, Utf8Error>> + 'a {
+    let decoded = |part: &str| {
+        let spaced = part.replace('+', " ");
+        percent_decode_str(&spaced).decode_utf8().map(Cow::into_owned)
+    };
+    let parts = query.split('&').map(|part| part.split_once('=').unwrap_or((part, "")));
+    let named = parts.filter(move |(field, _)| decoded(field).is_ok_and(|field| field == name));
+    named.map(move |(_, value)| decoded(value))
 }
 
 fn respond(answer: Answer) -> Response<Body> {

@@ -13,7 +13,7 @@ use super::whereabouts::{self, Whereabouts};
 use super::wire::{Column, Finished, ResultSet, Row, StartError, Statement, Step, Tag};
 use super::wire::{WireConnection, WireError};
 use super::{ANSWER_GRACE, Database, failure, text};
-use crate::error::{Blame, Code, Refusal};
+use crate::error::{Code, Refusal};
 
 type Lease = Leased<WireConnection>;
 
@@ -53,10 +53,11 @@ impl Database {
     pub async fn execute(&self, scope: &Scope, batch: &Batch) -> Result<Vec<ResultSet>, Refusal> {
         let statements = u32::try_from(batch.statements.len()).unwrap_or(u32::MAX);
         let limit = self.limit(self.timeout(batch).saturating_mul(statements));
-        match tokio::time::timeout(limit, self.run_batch(scope, batch)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(failure::silent()),
-        }
+        let run = tokio::time::timeout(limit, self.run_batch(scope, batch)).await;
+        let (results, lease) = run.unwrap_or_else(|_| Err(failure::silent()))?;
+        let patience = self.timeout(batch).saturating_add(ANSWER_GRACE);
+        self.end(lease, scope, !batch.characteristics.read_only, patience).await?;
+        Ok(results)
     }
 
     /// Starts the only statement of a batch in `scope`; its rows come as they are asked for.
@@ -77,7 +78,7 @@ impl Database {
         Ok(StatementRows { database, scope, running: Some(running), columns, tag: None, patience })
     }
 
-    async fn run_batch(&self, scope: &Scope, batch: &Batch) -> Result<Vec<ResultSet>, Refusal> {
+    async fn run_batch(&self, scope: &Scope, batch: &Batch) -> Result<(Vec<ResultSet>, Lease), Refusal> {
         let (first, rest) = batch.statements.split_first().ok_or_else(|| {
             Refusal::new(Code::InternalError, "internal error").because("a batch has at least one statement")
         })?;
@@ -86,10 +87,7 @@ impl Database {
         let asserts = !(commits && rest.is_empty());
         let (mut lease, columns) = self.begin_batch(scope, batch, first, asserts).await?;
         match self.answers(&mut lease, scope, batch, columns, rest).await {
-            Ok(results) => {
-                self.end(lease, scope, commits).await?;
-                Ok(results)
-            }
+            Ok(results) => Ok((results, lease)),
             Err(Stop::Failed(error)) => Err(self.failed(lease, &error)),
             // Dropped, and so cancelled and closed.
             Err(Stop::Refused(refusal)) => Err(refusal),
@@ -168,12 +166,7 @@ impl Database {
         } else {
             return Ok(());
         };
-        Err(Refusal::new(
-            Code::InternalError,
-            "this tenant's place in the database is not set up; ask whoever runs the service",
-        )
-        .blamed_on(Blame::Policy)
-        .because(cause))
+        Err(failure::not_set_up().because(cause))
     }
 
     /// Reads all that a statement answers.
@@ -225,15 +218,24 @@ impl Database {
         error.failed()
     }
 
-    /// Ends a transaction whose statements are all done.
-    async fn end(&self, mut lease: Lease, scope: &Scope, commits: bool) -> Result<(), Refusal> {
+    /// Ends a transaction whose statements are all done. It is waited for by itself: once a commit is
+    /// sent, giving up does not undo it.
+    async fn end(
+        &self,
+        mut lease: Lease,
+        scope: &Scope,
+        commits: bool,
+        patience: Duration,
+    ) -> Result<(), Refusal> {
         if !commits {
             roll_back(lease);
             return Ok(());
         }
-        let (tags, error) = match lease.run(text::commit_client(scope).as_str()).await {
-            Ok(tags) => (tags, None),
-            Err((tags, error)) => (tags, Some(error)),
+        let commit = text::commit_client(scope);
+        let (tags, error) = match tokio::time::timeout(patience, lease.run(commit.as_str())).await {
+            Ok(Ok(tags)) => (tags, None),
+            Ok(Err((tags, error))) => (tags, Some(error)),
+            Err(_) => return Err(failure::in_doubt(&"the server did not answer in time")),
         };
         let committed = tags.get(text::COMMIT_POSITION).is_some_and(|tag| tag.command() == "COMMIT");
         match error {
@@ -247,10 +249,8 @@ impl Database {
                 Ok(())
             }
             None => Err(self.alarm("in a transaction that could not be committed")),
-            Some(WireError::Database(error)) if error.message().contains(text::BREACH) => {
-                Err(self.alarm(error.message()))
-            }
             Some(error) if error.is_lost() => Err(failure::in_doubt(&error)),
+            Some(error) if tags.len() == text::assertion_position(false) => Err(self.outside(scope, &error)),
             Some(error) => {
                 roll_back(lease);
                 Err(error.failed())
@@ -275,9 +275,20 @@ impl StatementRows {
     /// # Errors
     /// As [`Database::execute`]. What came before is not to be relied on.
     pub async fn next(&mut self) -> Result<Option<Row>, Refusal> {
-        match tokio::time::timeout(self.patience, self.advance()).await {
-            Ok(next) => next,
-            Err(_) => Err(failure::silent()),
+        let Some(mut running) = self.running.take() else { return Ok(None) };
+        let step = tokio::time::timeout(self.patience, running.lease.step()).await;
+        match step.map_err(|_| failure::silent())? {
+            Ok(Step::Row(row)) => {
+                self.running = Some(running);
+                Ok(Some(row))
+            }
+            Ok(Step::Finished(finished)) => {
+                self.database.inside(&running.lease, &self.scope, &finished)?;
+                self.database.end(running.lease, &self.scope, running.commits, self.patience).await?;
+                self.tag = Some(finished.tag);
+                Ok(None)
+            }
+            Err(error) => Err(self.database.failed(running.lease, &error)),
         }
     }
 
@@ -289,23 +300,6 @@ impl StatementRows {
     /// What was done, once there are no more rows.
     pub fn tag(&self) -> Option<&Tag> {
         self.tag.as_ref()
-    }
-
-    async fn advance(&mut self) -> Result<Option<Row>, Refusal> {
-        let Some(mut running) = self.running.take() else { return Ok(None) };
-        match running.lease.step().await {
-            Ok(Step::Row(row)) => {
-                self.running = Some(running);
-                Ok(Some(row))
-            }
-            Ok(Step::Finished(finished)) => {
-                self.database.inside(&running.lease, &self.scope, &finished)?;
-                self.database.end(running.lease, &self.scope, running.commits).await?;
-                self.tag = Some(finished.tag);
-                Ok(None)
-            }
-            Err(error) => Err(self.database.failed(running.lease, &error)),
-        }
     }
 }
 

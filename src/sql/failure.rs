@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::pool::NotOpened;
-use super::text::BREACH;
+use super::scope::Scope;
 use super::wire::WireError;
 use crate::error::{Blame, Code, Refusal};
 use crate::tenant::RoleName;
@@ -29,15 +29,12 @@ pub(super) fn is_stale(error: &WireError) -> bool {
     match error {
         // Someone deallocated what we prepared, or the plan is for a table that has changed since.
         WireError::Database(error) => {
-            error.state() == "26000" || (error.state() == "0A000" && error.message().contains("cached plan"))
+            // What a tenant's own function raises comes with where it did.
+            let state = if error.is_raised_inside() { "" } else { error.state() };
+            state == "26000" || (state == "0A000" && error.message().contains("cached plan"))
         }
         _ => false,
     }
-}
-
-/// Whether this is our own assertion, which found the session out of its scope.
-pub(super) fn is_breach(error: &WireError) -> bool {
-    matches!(error, WireError::Database(error) if error.message().contains(BREACH))
 }
 
 /// The refusal where a tenant has more requests waiting than it may.
@@ -109,12 +106,19 @@ pub(super) fn not_scoped(error: &WireError) -> Refusal {
             .with_extension("sqlstate", state.to_owned())
             .because(format!("setting the scope: {}", in_full(error)));
     }
-    Refusal::new(
-        Code::InternalError,
-        "this tenant's place in the database is not set up; ask whoever runs the service",
-    )
-    .blamed_on(Blame::Policy)
-    .because(format!("setting the scope: {}", in_full(error)))
+    not_set_up().because(format!("setting the scope: {}", in_full(error)))
+}
+
+/// The refusal where a scope's own schema is passed over. Nothing of the result is returned.
+pub(super) fn no_home(scope: &Scope) -> Refusal {
+    let (home, role) = (scope.home().as_str(), scope.role().map_or("the database's user", RoleName::as_str));
+    not_set_up().because(format!("the schema `{home}` does not exist, or `{role}` has no USAGE on it"))
+}
+
+/// The refusal where a tenant's place in the database is not what the directory says.
+pub(super) fn not_set_up() -> Refusal {
+    let detail = "this tenant's place in the database is not set up; ask whoever runs the service";
+    Refusal::new(Code::InternalError, detail).blamed_on(Blame::Policy)
 }
 
 /// The refusal where a statement failed. `parameters` says whether the request gave values.

@@ -1,5 +1,9 @@
 //! A connection for one request. In doubt it is closed, never returned to the pool.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::pool::Leased;
 use super::texts::Texts;
 use super::value::Value;
@@ -18,8 +22,12 @@ pub(super) struct Lease {
 pub(super) enum CommitError {
     /// Nothing was committed.
     Refused(WireError),
+    /// Nothing was committed: the scope did not hold.
+    Outside(WireError),
     /// The connection broke before an answer came: nobody knows.
     InDoubt(WireError),
+    /// No answer came in time: nobody knows.
+    Silent,
 }
 
 impl Lease {
@@ -64,7 +72,7 @@ impl Lease {
             return;
         }
         tokio::spawn(async move {
-            match self.connection.run(text::END_OF_READ).await {
+            match self.connection.run(text::END_OF_FAILED).await {
                 Ok(()) => self.connection.settle(),
                 Err((_, error)) => {
                     tracing::debug!(%error, "a connection did not roll back and is closed");
@@ -80,9 +88,11 @@ impl Lease {
         }
     }
 
-    /// Asserts the scope and ends the transaction: a change by its commit, a read by its rollback.
-    pub(super) async fn finish(mut self, texts: &Texts) -> Result<(), CommitError> {
-        match self.connection.run(texts.end.as_str()).await {
+    /// Asserts the scope and ends the transaction: a change by its commit, a read by its rollback. It is
+    /// waited for by itself: once this message is sent, giving up does not undo a change.
+    pub(super) async fn finish(mut self, texts: &Texts, patience: Duration) -> Result<(), CommitError> {
+        let ended = timeout(patience, self.connection.run(texts.end.as_str())).await;
+        match ended.map_err(|_| CommitError::Silent)? {
             Ok(()) => {
                 self.connection.settle();
                 Ok(())
@@ -92,7 +102,10 @@ impl Lease {
                 tracing::warn!(%error, database = %self.connection.database(), "a connection did not reset and is closed");
                 Ok(())
             }
-            Err((_, error @ WireError::Database(_))) if !error.is_lost() => Err(CommitError::Refused(error)),
+            Err((completed, error @ WireError::Database(_))) if !error.is_lost() => {
+                let of_assertion = completed == texts.asserts_at;
+                Err(if of_assertion { CommitError::Outside(error) } else { CommitError::Refused(error) })
+            }
             Err((_, error)) => Err(CommitError::InDoubt(error)),
         }
     }

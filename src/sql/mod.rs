@@ -123,17 +123,28 @@ impl Database {
     /// `query-failed`, and `isolation-breach`, after which nothing of the result is known.
     pub async fn run(&self, scope: &Scope, query: &Query, values: Vec<Value>) -> Result<Answer, Refusal> {
         self.expect_fit(scope, query, &values)?;
-        match tokio::time::timeout(self.patience(query), self.transact(scope, query, &values)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(failure::silent()),
+        let texts = self.texts.of(scope, query, Form::Whole(query.result));
+        let transacting = self.transact(scope, query, &texts, &values);
+        let transacted = tokio::time::timeout(self.patience(query), transacting).await;
+        let (answer, uncommitted) = transacted.unwrap_or_else(|_| Err(failure::silent()))?;
+        if let Some(lease) = uncommitted {
+            let finished = lease.finish(&texts, self.answer_patience(query)).await;
+            finished.map_err(|error| self.not_committed(scope, error, &values))?;
         }
+        Ok(answer)
     }
 
-    async fn transact(&self, scope: &Scope, query: &Query, values: &[Value]) -> Result<Answer, Refusal> {
-        let texts = self.texts.of(scope, query, Form::Whole(query.result));
+    /// Runs the statement. With its answer comes the transaction of a change, which is to be committed.
+    async fn transact(
+        &self,
+        scope: &Scope,
+        query: &Query,
+        texts: &Texts,
+        values: &[Value],
+    ) -> Result<(Answer, Option<Lease>), Refusal> {
         let mut retried = false;
         loop {
-            let (mut lease, started) = self.begin(scope, &texts, values).await?;
+            let (mut lease, started) = self.begin(scope, texts, values).await?;
             let row = match started {
                 Ok(()) => last_row(&mut lease).await,
                 Err(error) => Err(error),
@@ -160,10 +171,9 @@ impl Database {
             };
             if query.read_only {
                 lease.end();
-                return Ok(answer);
+                return Ok((answer, None));
             }
-            lease.finish(&texts).await.map_err(|error| self.not_committed(error, values))?;
-            return Ok(answer);
+            return Ok((answer, Some(lease)));
         }
     }
 
@@ -193,6 +203,11 @@ impl Database {
     /// How long a request is waited for in all, before the server is taken for unreachable.
     fn patience(&self, query: &Query) -> Duration {
         self.limit(query.timeout.unwrap_or(self.settings.statement_timeout))
+    }
+
+    /// How long the answer to a commit is waited for: what was deferred runs in it.
+    fn answer_patience(&self, query: &Query) -> Duration {
+        query.timeout.unwrap_or(self.settings.statement_timeout).saturating_add(ANSWER_GRACE)
     }
 
     /// The same for statements that may run for so long.
@@ -243,19 +258,32 @@ impl Database {
         }
     }
 
-    fn not_committed(&self, error: CommitError, values: &[Value]) -> Refusal {
+    fn not_committed(&self, scope: &Scope, error: CommitError, values: &[Value]) -> Refusal {
         match error {
-            CommitError::Refused(error) if failure::is_breach(&error) => self.alarm(&error.to_string()),
+            CommitError::Outside(error) => self.outside(scope, &error),
             CommitError::Refused(error) => failure::failed(&error, !values.is_empty()),
             CommitError::InDoubt(error) => failure::in_doubt(&error),
+            CommitError::Silent => failure::in_doubt(&"the server did not answer in time"),
+        }
+    }
+
+    /// The refusal where the assertion before a commit failed.
+    fn outside(&self, scope: &Scope, error: &WireError) -> Refusal {
+        match error {
+            WireError::Database(error) if error.message().contains(text::BREACH) => {
+                self.alarm(error.message())
+            }
+            WireError::Database(error) if error.message().contains(text::NO_HOME) => failure::no_home(scope),
+            error => failure::failed(error, false),
         }
     }
 
     /// Raises the alarm where a session does not stand in its scope.
     fn expect_inside(&self, scope: &Scope, whereabouts: Option<Whereabouts<'_>>) -> Result<(), Refusal> {
         match whereabouts {
-            Some(whereabouts) if whereabouts.is_inside(scope) => Ok(()),
-            Some(whereabouts) => Err(self.alarm(&whereabouts.to_string())),
+            Some(whereabouts) if !whereabouts.is_inside(scope) => Err(self.alarm(&whereabouts.to_string())),
+            Some(whereabouts) if !whereabouts.is_at_home(scope) => Err(failure::no_home(scope)),
+            Some(_) => Ok(()),
             None => Err(self.alarm("nowhere that it would say")),
         }
     }

@@ -63,10 +63,16 @@ impl Database {
         let reading = Reading { database: Arc::clone(self), scope, query: query.clone(), values, texts };
         let reader = AbortOnDropHandle::new(tokio::spawn(async move {
             let read = tokio::time::timeout(patience, reading.read(&sender)).await;
-            if let Err(refusal) = read.unwrap_or_else(|_| Err(failure::silent())) {
-                // Fails where nobody listens any more, which is as well.
-                let _ = sender.send(Err(refusal)).await;
+            let last = match read.unwrap_or_else(|_| Err(failure::silent())) {
+                Ok(Some((lease, last))) => reading.finish(lease).await.map(|()| last),
+                Ok(None) => return,
+                Err(refusal) => Err(refusal),
+            };
+            if last.as_ref().is_ok_and(BytesMut::is_empty) {
+                return;
             }
+            // Fails where nobody listens any more, which is as well.
+            let _ = sender.send(last.map(BytesMut::freeze)).await;
         }));
         let first = rest.recv().await.transpose()?;
         Ok(Rows { first, rest, _reader: reader })
@@ -95,7 +101,9 @@ struct Reading {
 type Pieces = mpsc::Sender<Result<Bytes, Refusal>>;
 
 impl Reading {
-    async fn read(&self, pieces: &Pieces) -> Result<(), Refusal> {
+    /// Passes on all rows but the last piece, which it gives with the transaction that is to be ended;
+    /// `None` where nobody wants them any more.
+    async fn read(&self, pieces: &Pieces) -> Result<Option<(Lease, BytesMut)>, Refusal> {
         let mut retried = false;
         loop {
             let begun = self.database.begin(&self.scope, &self.texts, &self.values).await?;
@@ -105,14 +113,7 @@ impl Reading {
                 Err(error) => Err(Broken::Early(error)),
             };
             match passed_on {
-                Ok(last) => {
-                    let finished = lease.finish(&self.texts).await;
-                    finished.map_err(|error| self.not_finished(error))?;
-                    if !last.is_empty() {
-                        let _ = pieces.send(Ok(last.freeze())).await;
-                    }
-                    return Ok(());
-                }
+                Ok(last) => return Ok(Some((lease, last))),
                 Err(Broken::Early(error)) if !retried && may_run_again(&error, &self.query) => retried = true,
                 Err(Broken::Early(error)) => {
                     lease.end_failed(&error);
@@ -120,7 +121,7 @@ impl Reading {
                 }
                 // Dropped, and so closed: the server may have much more to send.
                 Err(Broken::Refused(refusal)) => return Err(refusal),
-                Err(Broken::Unwanted) => return Ok(()),
+                Err(Broken::Unwanted) => return Ok(None),
             }
         }
     }
@@ -155,12 +156,14 @@ impl Reading {
         }
     }
 
-    fn not_finished(&self, error: CommitError) -> Refusal {
-        match error {
+    async fn finish(&self, lease: Lease) -> Result<(), Refusal> {
+        let finished = lease.finish(&self.texts, self.database.answer_patience(&self.query)).await;
+        finished.map_err(|error| match error {
             // A read has nothing that could be in doubt.
             CommitError::InDoubt(error) if self.query.read_only => failure::failed(&error, false),
-            error => self.database.not_committed(error, &self.values),
-        }
+            CommitError::Silent if self.query.read_only => failure::silent(),
+            error => self.database.not_committed(&self.scope, error, &self.values),
+        })
     }
 }
 

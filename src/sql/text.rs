@@ -19,6 +19,9 @@ use crate::tenant::SchemaName;
 /// is how plain SQL raises an error with a text of one's own.
 pub(super) const BREACH: &str = "innkeeper: the statement left its scope for ";
 
+/// The same where a scope's own schema is not there, or its role may not use it.
+pub(super) const NO_HOME: &str = "innkeeper: the schema is not there for ";
+
 /// What ends a read. Settings, the role, cursors, temporary tables and LISTEN go with the
 /// transaction; session-level advisory locks alone outlive it, and are given back behind it by a
 /// statement without columns or rows, so that nothing has to be read.
@@ -27,8 +30,13 @@ static ENDS_READ: [SqlStr; 2] = [
     SqlStr::from_static("SELECT WHERE pg_catalog.pg_advisory_unlock_all() IS NULL"),
 ];
 
-/// The same as one message.
-pub(super) const END_OF_READ: &str = "ROLLBACK; SELECT WHERE pg_catalog.pg_advisory_unlock_all() IS NULL";
+/// What ends a statement that failed: a change may have asked sequences before, and the session would
+/// go on to tell of what they gave.
+pub(super) const END_OF_FAILED: &str =
+    "ROLLBACK; SELECT WHERE pg_catalog.pg_advisory_unlock_all() IS NULL; DISCARD SEQUENCES";
+
+/// What ends a read, as one message.
+const END_OF_READ: &str = "ROLLBACK; SELECT WHERE pg_catalog.pg_advisory_unlock_all() IS NULL";
 
 /// Everything that a committed statement can leave on a session, undone without touching the
 /// statements that are prepared.
@@ -127,7 +135,7 @@ pub(super) fn statement(
         text.push_str(&body);
         return audited(text);
     }
-    // The statement stands on lines of its own, so that a comment at its end ends there.
+    // `"innkeeper row".*` is the row even where a column of it has that name. The statement stands on lines of its own, so that a comment at its end ends there.
     let source = if statement.modifies() {
         let main = main_part(&body).unwrap_or(0);
         let (expressions, main) = body.split_at(main);
@@ -141,20 +149,20 @@ pub(super) fn statement(
         push(
             &mut text,
             format_args!(
-                "SELECT pg_catalog.row_to_json(\"innkeeper row\")::pg_catalog.text FROM {source} \"innkeeper row\""
+                "SELECT pg_catalog.row_to_json(\"innkeeper row\".*)::pg_catalog.text FROM {source} \"innkeeper row\""
             ),
         );
         return audited(text);
     };
     text.push_str(match shape {
         ResultShape::Rows => {
-            "SELECT coalesce(pg_catalog.json_agg(\"innkeeper row\"), '[]')::pg_catalog.text, "
+            "SELECT coalesce(pg_catalog.json_agg(\"innkeeper row\".*), '[]')::pg_catalog.text, "
         }
         ResultShape::One | ResultShape::Value => {
             "SELECT pg_catalog.count(*), pg_catalog.min(\"innkeeper json\"), "
         }
         // The whole row is asked for: PostgreSQL drops a column that nobody reads, calls and all.
-        ResultShape::None => "SELECT pg_catalog.count(\"innkeeper row\"), ",
+        ResultShape::None => "SELECT pg_catalog.count(\"innkeeper row\".*), ",
     });
     // Aggregates are complete before a column beside them is read, and with them all that is the
     // statement's own.
@@ -168,7 +176,7 @@ pub(super) fn statement(
         ResultShape::One | ResultShape::Value => push(
             &mut text,
             format_args!(
-                "(SELECT pg_catalog.row_to_json(\"innkeeper row\")::pg_catalog.text AS \"innkeeper json\" \
+                "(SELECT pg_catalog.row_to_json(\"innkeeper row\".*)::pg_catalog.text AS \"innkeeper json\" \
                  FROM {source} \"innkeeper row\" LIMIT 2) \"innkeeper rows\""
             ),
         ),
@@ -193,6 +201,12 @@ pub(super) fn end_of_stream(scope: &Scope) -> SqlStr {
     push_assertion(&mut text, scope);
     push(&mut text, format_args!("; {END_OF_READ}"));
     audited(text)
+}
+
+/// Which completion of [`commit`]'s message is the assertion's, or of [`end_of_stream`]'s where the query
+/// only reads. Elsewhere in them a tenant's code may fail, with any text that it likes.
+pub(super) fn assertion_position(read_only: bool) -> usize {
+    usize::from(!read_only)
 }
 
 /// Which completion of [`commit`]'s message is the commit's own: nothing before it is final, and
@@ -226,14 +240,17 @@ pub(super) fn roll_back_client() -> SqlStr {
     audited(format!("ROLLBACK; {RESET}; {RESET_CLIENT}"))
 }
 
-/// A statement that fails where the scope does not hold.
+/// A statement that fails where the scope does not hold, or its own schema is passed over.
 fn push_assertion(text: &mut String, scope: &Scope) {
     text.push_str("SELECT CASE WHEN ");
     push_holds(text, scope);
+    let home = Literal(scope.home().as_str());
     push(
         text,
         format_args!(
-            " THEN 0 ELSE pg_catalog.concat('{BREACH}', pg_catalog.current_setting('search_path'), ' as ', \
+            " THEN CASE WHEN pg_catalog.current_schema() OPERATOR(pg_catalog.=) {home}::pg_catalog.name THEN 0 \
+             ELSE pg_catalog.concat('{NO_HOME}', current_user::pg_catalog.text)::pg_catalog.int4 END \
+             ELSE pg_catalog.concat('{BREACH}', pg_catalog.current_setting('search_path'), ' as ', \
              current_user::pg_catalog.text)::pg_catalog.int4 END"
         ),
     );
@@ -249,7 +266,10 @@ fn push_holds(text: &mut String, scope: &Scope) {
     for schema in scope.path() {
         push(text, format_args!("pg_catalog.quote_ident({}), ", Literal(schema.as_str())));
     }
-    push(text, format_args!("'{LAST_OF_PATH}') AND current_user OPERATOR(pg_catalog.=) "));
+    push(
+        text,
+        format_args!("pg_catalog.quote_ident('{LAST_OF_PATH}')) AND current_user OPERATOR(pg_catalog.=) "),
+    );
     match scope.role() {
         Some(role) => push(text, format_args!("{}::pg_catalog.name", Literal(role.as_str()))),
         None => text.push_str("session_user"),

@@ -30,6 +30,8 @@ pub(super) struct Texts {
     pub(super) ending: &'static [SqlStr],
     /// What ends a change, and the reading of a stream.
     pub(super) end: SqlStr,
+    /// Where in it the scope is asserted.
+    pub(super) asserts_at: usize,
 }
 
 /// Keeps the texts that were used lately. What was not used while the newer half filled up is
@@ -119,6 +121,7 @@ impl Texts {
             columns: text::columns(form, query.read_only),
             ending: text::ending(form, query),
             end: end(scope),
+            asserts_at: text::assertion_position(query.read_only),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::tenant::SchemaName;
 /// Every function is named in full: what asserts a path must not be found by that path.
 macro_rules! columns {
     () => {
-        "pg_catalog.current_setting('search_path'), current_user, session_user"
+        "pg_catalog.current_setting('search_path'), current_user, session_user, pg_catalog.current_schema()"
     };
 }
 
@@ -22,7 +22,7 @@ pub(super) const COLUMNS: &str = columns!();
 pub(super) static ASSERTION: SqlStr = SqlStr::from_static(concat!("SELECT ", columns!()));
 
 /// How many columns these are.
-pub(super) const COUNT: usize = 3;
+pub(super) const COUNT: usize = 4;
 
 /// Temporary tables come last in every path, and are named, because PostgreSQL looks there first where
 /// they are not: one that someone left behind must never stand before a tenant's own.
@@ -34,14 +34,15 @@ pub(super) struct Whereabouts<'a> {
     path: &'a str,
     user: &'a str,
     login: &'a str,
+    home: Option<&'a str>,
 }
 
 impl<'a> Whereabouts<'a> {
     /// Reads the columns behind so many others; `None` where a row has not all of them.
     pub(super) fn behind(others: usize, row: &'a Row) -> Option<Self> {
         let mut values = row.values().skip(others);
-        let mut next = || values.next().flatten();
-        Some(Self { path: next()?, user: next()?, login: next()? })
+        let mut next = || values.next();
+        Some(Self { path: next()??, user: next()??, login: next()??, home: next()? })
     }
 
     /// Whether path and role are what they were set to.
@@ -49,6 +50,13 @@ impl<'a> Whereabouts<'a> {
         let user = scope.role().map_or(self.login, |role| role.as_str());
         let login = scope.login().map_or(self.login, |role| role.as_str());
         self.user == user && self.login == login && is_path(self.path, scope.path())
+    }
+
+    /// Whether the first schema of the path is there, and the role may use it. One that is not is passed
+    /// over in silence: what is looked up may then be found in a shared schema, and what is created is,
+    /// there or among what is temporary, and lost (PostgreSQL, 5.10.3).
+    pub(super) fn is_at_home(&self, scope: &Scope) -> bool {
+        self.home == Some(scope.home().as_str())
     }
 }
 
@@ -68,7 +76,8 @@ fn is_path<'a>(path: &str, schemas: impl Iterator<Item = &'a SchemaName>) -> boo
     for schema in schemas {
         rest = rest.and_then(|rest| after(rest, schema)).and_then(|rest| rest.strip_prefix(", "));
     }
-    rest == Some(LAST_OF_PATH)
+    // Quoted where the server or the role has `quote_all_identifiers`.
+    rest.is_some_and(|rest| rest == LAST_OF_PATH || rest == "\"pg_temp\"")
 }
 
 /// What comes behind a schema's name.
@@ -106,6 +115,7 @@ mod tests {
             (r#""we""ird, "" one", pg_temp"#, vec![r#"we"ird, " one"#]),
             (r#""""", pg_temp"#, vec!["\""]),
             ("_0, pg_temp", vec!["_0"]),
+            ("\"acme\", \"pg_temp\"", vec!["acme"]),
         ] {
             assert!(holds(path, &schemas), "{path}");
         }

@@ -121,6 +121,7 @@ async fn parameters_come_from_every_place_and_are_held_to_their_types() {
         (gateway.get("/buildings?limit=501"), 400, "query-parameter"),
         (gateway.get("/buildings?limit=0"), 400, "query-parameter"),
         (gateway.get("/buildings?limit=1&limit=2"), 400, "query-parameter"),
+        (gateway.get("/buildings?limit=%ff%fe"), 400, "query-parameter"),
         (gateway.get("/buildings/seven"), 400, "query-parameter"),
         (gateway.get("/buildings/99"), 404, "query-failed"),
         (gateway.get("/buildings/2/x"), 404, "route-not-found"),

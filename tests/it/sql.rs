@@ -2,6 +2,7 @@
 
 mod breach;
 mod cancel;
+mod edges;
 mod fairness;
 mod login;
 mod migration;

@@ -140,6 +140,11 @@ impl DatabaseError {
         self.field(b'M').unwrap_or_default()
     }
 
+    /// Whether it comes from inside of a function, and not from what was sent.
+    pub(in crate::sql) fn is_raised_inside(&self) -> bool {
+        self.field(b'W').is_some()
+    }
+
     /// Everything that PostgreSQL said, for the operator alone.
     pub(in crate::sql) fn in_full(&self) -> String {
         let mut text = self.to_string();

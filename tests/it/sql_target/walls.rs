@@ -118,3 +118,17 @@ async fn connections_that_died_idle_are_passed_over() {
     assert_eq!((reply.status(), reply.code().as_str()), (503, "database-unavailable"), "{}", reply.text());
     assert_eq!(scene.rows("acme", "select count(*) from notes", &[]).await, json!([["3"]]));
 }
+
+#[tokio::test]
+async fn what_a_tenant_without_its_schema_makes_is_refused_and_not_lost() {
+    for level in ["role", "login"] {
+        let scene = Scene::new(level).await;
+        scene.postgres.admin("DROP SCHEMA acme CASCADE").await;
+        for query in ["create table lost (id int)", "create schema if not exists acme", "select 1"] {
+            let refused = scene.send("acme", query, &[]).await;
+            assert_eq!(refused.code(), "internal-error", "{level}: {query}");
+        }
+        assert_eq!(scene.rows("globex", "select count(*) from notes", &[]).await, json!([["3"]]), "{level}");
+        assert_eq!(scene.breaches(), 0);
+    }
+}

@@ -76,10 +76,14 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(bytes)?;
-    let kept = file.persist(path)?;
-    // A temporary file is private; a plugin is for whoever runs the gateway.
+    // A temporary file is private; a plugin is for whoever runs the gateway, and what was there before for
+    // whom it was.
     #[cfg(unix)]
-    kept.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    drop(kept);
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(path).map_or(0o644, |before| before.permissions().mode() & 0o777);
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+    }
+    file.persist(path)?;
     Ok(())
 }

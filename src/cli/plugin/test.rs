@@ -155,7 +155,8 @@ pub async fn run(args: &TestArgs) -> ExitCode {
 /// loaded; or their expectations from being rewritten.
 pub async fn test(args: &TestArgs) -> Result<Tested, String> {
     let files = read_cases(&args.cases)?;
-    let wasm = std::fs::read(&args.file).map_err(|error| format!("{}: {error}", args.file.display()))?;
+    let wasm =
+        super::read_component(&args.file).map_err(|error| format!("{}: {error}", args.file.display()))?;
     let host = PluginHost::new(HostSettings::default()).map_err(|error| error.to_string())?;
     let settings = settings(args)?;
     if wasm.len() > LARGE_BYTES {

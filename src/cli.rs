@@ -24,7 +24,14 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
     /// What is logged, as in RUST_LOG: `info`, `debug`, `innkeeper::plugin=trace`, …
-    #[arg(long, global = true, env = "INNKEEPER_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "INNKEEPER_LOG",
+        default_value = "info",
+        value_name = "FILTER",
+        value_parser = log::filter
+    )]
     log: String,
     /// How logs and access records are written.
     #[arg(long, global = true, env = "INNKEEPER_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]

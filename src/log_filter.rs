@@ -97,9 +97,35 @@ impl LogFilter {
 /// Reads a filter such as `info` or `warn,innkeeper::plugin=debug`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The part that is wrong, and what is wrong with it.
 pub fn read(filter: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(filter).map_err(|error| format!("`{filter}` is no log filter: {error}"))
+    // Blanks around a part would be taken for letters of its target.
+    let parts: Vec<&str> = filter.split(',').map(str::trim).collect();
+    for part in &parts {
+        let wrong = |what: String| format!("`{part}` is no log filter: {what}");
+        EnvFilter::try_new(part).map_err(|error| wrong(error.to_string()))?;
+        if part.ends_with('=') {
+            return Err(wrong(format!("a level follows the `=`: {}", LEVELS.join(", "))));
+        }
+        if let Some(level) = misspelt(part) {
+            return Err(wrong(format!("did you mean `{level}`? the target of that name is `{part}=trace`")));
+        }
+    }
+    let filter = parts.join(",");
+    EnvFilter::try_new(&filter).map_err(|error| format!("`{filter}` is no log filter: {error}"))
+}
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// The level that a word was meant for. A word that is none is a target, of which everything is logged, and
+/// nothing else: `warning` would silence the log.
+fn misspelt(word: &str) -> Option<&'static str> {
+    let word = word.to_ascii_lowercase();
+    let resembles = |level: &str| {
+        word != level && (word.starts_with(level) || strsim::damerau_levenshtein(&word, level) == 1)
+    };
+    let known = LEVELS.contains(&word.as_str()) || !word.chars().all(|c| c.is_ascii_alphabetic());
+    LEVELS.into_iter().find(|level| !known && resembles(level))
 }
 
 impl fmt::Debug for LogFilter {
@@ -156,5 +182,41 @@ mod tests {
         let error = filter.change("innkeeper=loud", Duration::from_secs(1)).unwrap_err();
         assert!(error.starts_with("`innkeeper=loud` is no log filter"), "{error}");
         assert!(applied.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_part_that_is_wrong_is_named() {
+        for (filter, part, why) in [
+            ("info,bogus=x", "bogus=x", "expected one of"),
+            ("bogus=x,info", "bogus=x", "expected one of"),
+            ("info, innkeeper=", "innkeeper=", "off, error, warn, info, debug, trace"),
+            ("warning", "warning", "did you mean `warn`?"),
+            ("innkeeper=debug,Debgu", "Debgu", "did you mean `debug`?"),
+            ("[span=info", "[span=info", "invalid filter directive"),
+        ] {
+            let error = read(filter).unwrap_err();
+            assert!(error.starts_with(&format!("`{part}` is no log filter: ")), "{error}");
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn levels_and_targets_are_filters() {
+        for (filter, read_as) in [
+            ("INFO", "info"),
+            ("3", "info"),
+            ("info,,", "info"),
+            ("warn, innkeeper::plugin=debug", "innkeeper::plugin=debug,warn"),
+            ("off,hyper,innkeeper", "innkeeper=trace,hyper=trace,off"),
+            ("warning=trace", "warning=trace"),
+            ("info,[request{tenant}]=debug", "[request{tenant}]=debug,info"),
+        ] {
+            let mut parts: Vec<String> =
+                read(filter).unwrap().to_string().split(',').map(Into::into).collect();
+            let mut wanted: Vec<&str> = read_as.split(',').collect();
+            parts.sort();
+            wanted.sort_unstable();
+            assert_eq!(parts, wanted, "{filter}");
+        }
     }
 }

@@ -40,7 +40,7 @@ use crate::{forward, sql};
 pub use active::{ActivePlugin, PluginCall, PluginVersion};
 pub use build::{BuildError, Builder, Built};
 pub use held_back::HeldBack;
-pub use history::Served;
+pub use history::{MAX_PLUGIN_BYTES, Served};
 pub use hold::{Hold, Stopped};
 pub use matching::Captures;
 pub use overrides::{InForce, Overrides, Ruling};

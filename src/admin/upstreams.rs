@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Answer;
-use super::answer::document;
-use crate::forward::{EndpointState, EndpointStatus, Upstream};
+use super::answer::{document, timestamp};
+use crate::forward::{EndpointState, EndpointStatus, LookUpFailure, Upstream};
 use crate::reload::Reloader;
 use crate::telemetry::{EndpointLabels, Metrics, UpstreamLabel};
 
@@ -46,6 +46,15 @@ fn describe(upstream: &Upstream) -> Value {
         "pending": status.pending,
         "connections": status.connections,
         "endpoints": status.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        "last_failure": status.last_failure.as_ref().map(failure),
+    })
+}
+
+fn failure(failure: &LookUpFailure) -> Value {
+    json!({
+        "host": &*failure.host,
+        "reason": format!("the host cannot be looked up: {}", failure.reason),
+        "at": timestamp(failure.at),
     })
 }
 

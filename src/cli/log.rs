@@ -19,6 +19,15 @@ pub struct Log {
     pub format: LogFormat,
 }
 
+/// Reads `--log`, also for commands that log nothing: whoever sets it for all of them in the environment hears
+/// of a mistake from the first.
+///
+/// # Errors
+/// The part of the filter that cannot be read.
+pub(super) fn filter(text: &str) -> Result<String, String> {
+    log_filter::read(text).map(|_| text.to_owned())
+}
+
 impl Log {
     /// Starts the log of this process.
     ///
@@ -51,5 +60,22 @@ impl Log {
         LogFilter::new(self.filter.clone(), move |filter| {
             handle.reload(filter).map_err(|error| error.to_string())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn no_command_takes_what_is_no_filter() {
+        for command in ["schema", "demo"] {
+            let error = Cli::try_parse_from(["innkeeper", command, "--log", "info,bogus=x"]).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains("'--log <FILTER>': `bogus=x` is no log filter"), "{error}");
+        }
+        Cli::try_parse_from(["innkeeper", "--log", "warn, innkeeper=debug", "schema"]).unwrap();
     }
 }

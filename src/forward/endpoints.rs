@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
@@ -38,11 +39,24 @@ impl Resolve for SystemResolver {
     }
 }
 
+/// Why a host has no addresses, or none that are new.
+#[derive(Debug, Clone)]
+pub struct LookUpFailure {
+    /// The host.
+    pub host: Arc<str>,
+    /// What its look-up ended in.
+    pub reason: Arc<str>,
+    /// When.
+    pub at: SystemTime,
+}
+
 /// All endpoints of one upstream.
 pub(super) struct Endpoints {
     settings: Arc<policy::Upstream>,
     connector: Option<TlsConnector>,
     current: Current,
+    /// Of the host that was not found last, until it is found.
+    failure: Mutex<Option<LookUpFailure>>,
 }
 
 enum Current {
@@ -65,7 +79,7 @@ impl Endpoints {
         let looked = settings.endpoints.iter().any(|endpoint| host_of(endpoint).is_some());
         let current =
             if looked { Current::Looked(watch::Sender::new(None)) } else { Current::Fixed([].into()) };
-        let mut endpoints = Self { settings, connector, current };
+        let mut endpoints = Self { settings, connector, current, failure: Mutex::default() };
         if !looked {
             // Made once there is all that they are made with.
             endpoints.current = Current::Fixed(endpoints.set_of(&HashMap::new()));
@@ -93,6 +107,11 @@ impl Endpoints {
         }
     }
 
+    /// Why a host was not found, where one was not the last time.
+    pub(super) fn failure(&self) -> Option<LookUpFailure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Whether the policy names hosts, so that [`Self::look_up`] has something to do.
     pub(super) fn are_looked_up(&self) -> bool {
         matches!(self.current, Current::Looked(_))
@@ -109,16 +128,31 @@ impl Endpoints {
                 match resolver.resolve(host).await {
                     Ok(found) if !found.is_empty() => {
                         answers.insert((*host).to_owned(), found.into_iter().collect());
+                        self.found(host);
                     }
-                    Ok(_) => tracing::warn!(upstream = name, host, "the host has no address"),
+                    Ok(_) => {
+                        tracing::warn!(upstream = name, host, "the host has no address");
+                        self.missed(host, "it has no address");
+                    }
                     Err(error) => {
                         tracing::warn!(upstream = name, host, "the host cannot be looked up: {error}");
+                        self.missed(host, &error.to_string());
                     }
                 }
             }
             self.replace(&answers);
             tokio::time::sleep(self.settings.dns_refresh).await;
         }
+    }
+
+    fn found(&self, host: &str) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.take_if(|failure| &*failure.host == host);
+    }
+
+    fn missed(&self, host: &str, reason: &str) {
+        let failure = LookUpFailure { host: host.into(), reason: reason.into(), at: SystemTime::now() };
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     }
 
     fn replace(&self, answers: &HashMap<String, BTreeSet<IpAddr>>) {

@@ -45,7 +45,7 @@ use crate::error::{Code, Refusal};
 use crate::policy;
 use crate::telemetry::Metrics;
 
-pub use endpoints::{Resolve, Resolving, SystemResolver};
+pub use endpoints::{LookUpFailure, Resolve, Resolving, SystemResolver};
 pub use errand::Errand;
 pub use status::{EndpointState, EndpointStatus, UpstreamStatus};
 

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Upstream;
 use super::endpoint::Endpoint;
+use super::endpoints::LookUpFailure;
 
 /// How an upstream fares.
 pub struct UpstreamStatus {
@@ -18,6 +19,8 @@ pub struct UpstreamStatus {
     pub connections: usize,
     /// Its endpoints; none where no host name has been looked up yet.
     pub endpoints: Vec<EndpointStatus>,
+    /// Why a host was not found, where its last look-up failed. Addresses from before stay in use.
+    pub last_failure: Option<LookUpFailure>,
 }
 
 /// How an endpoint fares.
@@ -73,6 +76,7 @@ impl Upstream {
             pending: endpoints.iter().map(|endpoint| endpoint.pending).sum(),
             connections: endpoints.iter().map(|endpoint| endpoint.connections).sum(),
             endpoints,
+            last_failure: self.endpoints.failure(),
         }
     }
 }

@@ -5,8 +5,8 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ const SLOW: Duration = Duration::from_micros(500);
 /// a thread of low priority runs again. A call that waits for its turn costs nothing.
 const TURNS: usize = 8;
 
-/// Calls in a row that were still running at their deadline, after which a plugin is taken for one that
+/// Calls in a row that were still computing at their deadline, after which a plugin is taken for one that
 /// does nothing but loop.
 const FRUITLESS: u32 = 16;
 
@@ -137,7 +137,7 @@ impl Pace {
         }
     }
 
-    /// Tells that the lane took a call for so long to no end, and says how long its turn is withheld.
+    /// Tells that a call computed on the lane for so long to no end, and says how long its turn is withheld.
     fn came_to_nothing(&self, took: Duration) -> Duration {
         let before = self.fruitless.fetch_add(1, Ordering::Relaxed);
         if before < FRUITLESS { Duration::ZERO } else { (took * REST).min(LONGEST_REST) }
@@ -154,6 +154,9 @@ struct Turn {
     deadline: Instant,
     home: Handle,
     ended: bool,
+    /// Whether the guest computes, as far as was seen: one that waits in a host call takes no processor from
+    /// anybody.
+    computes: bool,
 }
 
 impl Turn {
@@ -161,12 +164,32 @@ impl Turn {
     async fn of(pace: &Arc<Pace>, deadline: Instant) -> Self {
         let permit = Arc::clone(&pace.turns).acquire_owned().await.expect("the semaphore is never closed");
         let (pace, home) = (Arc::clone(pace), Handle::current());
-        Self { pace, permit: Some(permit), began: Instant::now(), deadline, home, ended: false }
+        Self {
+            pace,
+            permit: Some(permit),
+            began: Instant::now(),
+            deadline,
+            home,
+            ended: false,
+            computes: false,
+        }
     }
 
-    /// The call came to an end.
-    fn end(mut self) {
+    /// Drives a call to its end.
+    async fn drive<T>(mut self, mut call: Call<T>) -> T {
+        let answer = poll_fn(|context| {
+            let (began, asks) = (Instant::now(), Asks::of(context.waker()));
+            let polled = call.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&asks))));
+            self.computes = match polled {
+                // It was stopped at its deadline, if it computed up to there.
+                Poll::Ready(_) => self.computes || began < self.deadline,
+                Poll::Pending => asks.asked.load(Ordering::Relaxed),
+            };
+            polled
+        });
+        let answer = answer.await;
         self.ended = true;
+        answer
     }
 }
 
@@ -180,6 +203,9 @@ impl Drop for Turn {
             }
             return;
         }
+        if !self.computes {
+            return;
+        }
         let rest = self.pace.came_to_nothing(now - self.began);
         if !rest.is_zero() {
             let permit = self.permit.take();
@@ -188,6 +214,30 @@ impl Drop for Turn {
                 drop(permit);
             });
         }
+    }
+}
+
+/// Tells whether a call asks to be polled again while it is polled, as a guest does that gives way and has more to
+/// do. A call that waits is woken later, by what it waits for.
+struct Asks {
+    asked: AtomicBool,
+    waker: Waker,
+}
+
+impl Asks {
+    fn of(waker: &Waker) -> Arc<Self> {
+        Arc::new(Self { asked: AtomicBool::new(false), waker: waker.clone() })
+    }
+}
+
+impl Wake for Asks {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.asked.store(true, Ordering::Relaxed);
+        self.waker.wake_by_ref();
     }
 }
 
@@ -237,12 +287,7 @@ impl SlowLane {
         }
         let turn = Turn::of(pace, deadline).await;
         let before = pace.interruptions();
-        let in_turn = async move {
-            let answer = call.await;
-            turn.end();
-            answer
-        };
-        let answer = self.spawn(Box::pin(in_turn)).await?;
+        let answer = self.spawn(Box::pin(turn.drive(call))).await?;
         if pace.interruptions() == before {
             pace.forgive(before);
         }
@@ -378,8 +423,7 @@ mod tests {
         pace.overran();
         for _ in 0..FRUITLESS + 3 {
             let deadline = Instant::now() + Duration::from_millis(2);
-            let endless: Call<()> = Box::pin(pending());
-            let driven = lane.drive(&pace, deadline, endless);
+            let driven = lane.drive(&pace, deadline, looping());
             assert!(tokio::time::timeout_at(deadline.into(), driven).await.is_err());
         }
         wait_until("the lane throws them away", || {
@@ -389,5 +433,54 @@ mod tests {
         let quick: Call<u8> = Box::pin(async { 7 });
         assert_eq!(lane.drive(&pace, later(), quick).await, Ok(7));
         assert_eq!(pace.fruitless.load(Ordering::SeqCst), 0);
+    }
+
+    /// A guest that loops: it gives way at each tick, and goes on.
+    fn looping() -> Call<()> {
+        Box::pin(poll_fn(|context| {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }))
+    }
+
+    #[tokio::test]
+    async fn only_a_call_that_computes_up_to_its_deadline_is_fruitless() {
+        let (lane, pace) = (SlowLane::start().unwrap(), Arc::new(Pace::default()));
+        pace.overran();
+        let fruitless = || pace.fruitless.load(Ordering::SeqCst);
+        let run_out = async |call: Call<()>| {
+            let deadline = Instant::now() + Duration::from_millis(20);
+            let driven = tokio::time::timeout_at(deadline.into(), lane.drive(&pace, deadline, call)).await;
+            assert!(driven.is_err());
+            wait_until("the lane throws it away", || pace.turns.available_permits() == TURNS).await;
+        };
+        // On a machine that has no time for the lane, a call may never be polled.
+        let patience = Instant::now() + Duration::from_secs(20);
+        while fruitless() == 0 {
+            assert!(Instant::now() < patience, "a guest that loops is found to");
+            run_out(looping()).await;
+        }
+        let before = fruitless();
+        for _ in 0..FRUITLESS {
+            run_out(Box::pin(pending())).await;
+        }
+        let waits_in_the_end: Call<()> = Box::pin(async {
+            let mut steps = 3;
+            poll_fn(move |context| {
+                steps -= 1;
+                context.waker().wake_by_ref();
+                if steps == 0 { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            pending::<()>().await;
+        });
+        run_out(waits_in_the_end).await;
+        assert_eq!(fruitless(), before, "whoever waits takes the processor from nobody");
+        // A guest is stopped by the clock, too, before it gives way for the first time.
+        while fruitless() == before {
+            assert!(Instant::now() < patience, "a guest that is stopped is found to have computed");
+            let end = Instant::now() + Duration::from_millis(40);
+            run_out(Box::pin(async move { while Instant::now() < end {} })).await;
+        }
     }
 }

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use http::{HeaderName, HeaderValue};
+
 use super::failure::PluginFailure;
 use super::loaded::LoadedPlugin;
+use super::recording::Keep;
 use super::trace::{Reads, Trace};
-use crate::decision::{Decision, DirectoryUnavailable, FindTenant, Lookup};
-use crate::policy::{Case, CaseAnswer, Difference};
+use crate::decision::{Decision, DirectoryUnavailable, FindTenant, Lookup, Placement};
+use crate::policy::{Case, CaseAnswer, Difference, REDACTED};
 use crate::tenant::{Tenant, TenantId, TenantSchema, TenantState};
 
 /// What a plugin made of a case.
@@ -30,6 +33,45 @@ impl Replayed {
     pub fn agrees(&self) -> bool {
         self.differences.is_empty() && self.unanswered.is_none()
     }
+
+    /// What the case must expect so that the plugin agrees: what came, as far as the case says such a thing.
+    /// A header that it did not name is written as a recording writes it, without a secret.
+    pub fn expectation(&self, case: &Case) -> CaseAnswer {
+        match (&case.expected, self.answer.clone()) {
+            (
+                CaseAnswer::Deny { code, message, .. },
+                CaseAnswer::Deny { status, code: came, message: said },
+            ) => CaseAnswer::Deny {
+                status,
+                code: came.filter(|_| code.is_some()),
+                message: said.filter(|_| message.is_some()),
+            },
+            (expected, CaseAnswer::Place(came)) => {
+                let expected = match expected {
+                    CaseAnswer::Place(expected) => Some(expected),
+                    _ => None,
+                };
+                CaseAnswer::Place(placement(expected, came))
+            }
+            (_, came) => came,
+        }
+    }
+}
+
+fn placement(expected: Option<&Placement>, came: Placement) -> Placement {
+    let written = |name: &HeaderName| {
+        expected.into_iter().flat_map(|expected| &expected.headers).find(|(known, _)| known == name)
+    };
+    let headers = came.headers.into_iter().map(|(name, value)| {
+        let hidden = match written(&name) {
+            Some((_, written)) => written == REDACTED,
+            None => Keep::default().hides(name.as_str(), &String::from_utf8_lossy(value.as_bytes())),
+        };
+        let value = if hidden { HeaderValue::from_static(REDACTED) } else { value };
+        (name, value)
+    });
+    let says_why = expected.is_some_and(|expected| expected.reason.is_some());
+    Placement { headers: headers.collect(), reason: came.reason.filter(|_| says_why), ..came }
 }
 
 impl LoadedPlugin {
@@ -85,5 +127,60 @@ fn tenant(id: &TenantId, schema: &TenantSchema) -> Tenant {
         state: TenantState::Active,
         isolation: None,
         limits: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Cases;
+
+    fn expectation(expected: &str, answer: &str) -> String {
+        let case = |expect: &str| {
+            let text = format!("cases: [ {{ name: it, expect: {expect} }} ]");
+            Cases::read("cases.yaml".as_ref(), &text).unwrap().cases.remove(0)
+        };
+        let answer = case(answer).expected;
+        let replayed = Replayed {
+            answer,
+            differences: Vec::new(),
+            failure: None,
+            reads: Arc::<Trace>::default().reads(),
+            unanswered: None,
+        };
+        replayed.expectation(&case(expected)).to_json().to_string()
+    }
+
+    #[test]
+    fn an_expectation_leaves_open_what_it_left_open() {
+        let deny = "{ deny: { status: 403, code: a, message: b } }";
+        assert_eq!(expectation("{ deny: { status: 401 } }", deny), r#"{"deny":{"status":403}}"#);
+        assert_eq!(
+            expectation("{ deny: { status: 401, code: x } }", deny),
+            r#"{"deny":{"status":403,"code":"a"}}"#
+        );
+        assert_eq!(
+            expectation("{ next: true }", deny),
+            r#"{"deny":{"status":403,"code":"a","message":"b"}}"#
+        );
+        let place = "{ tenant: acme, reason: habit }";
+        assert_eq!(expectation("{ tenant: globex }", place), r#"{"tenant":"acme"}"#);
+        assert_eq!(
+            expectation("{ tenant: globex, reason: x }", place),
+            r#"{"tenant":"acme","reason":"habit"}"#
+        );
+    }
+
+    #[test]
+    fn a_secret_gets_into_a_file_only_where_one_was_spelt_out() {
+        let came = "{ tenant: acme, headers: { x-token: s3cret, x-plan: gold } }";
+        let hidden = r#"{"tenant":"acme","headers":{"x-token":"[redacted]","x-plan":"gold"}}"#;
+        assert_eq!(expectation("{ tenant: acme }", came), hidden);
+        assert_eq!(expectation("{ next: true }", came), hidden);
+        assert_eq!(expectation("{ tenant: a, headers: { x-token: '[redacted]' } }", came), hidden);
+        assert_eq!(
+            expectation("{ tenant: a, headers: { x-token: old, x-plan: '[redacted]' } }", came),
+            r#"{"tenant":"acme","headers":{"x-token":"s3cret","x-plan":"[redacted]"}}"#
+        );
     }
 }

@@ -45,7 +45,7 @@ use indexmap::IndexMap;
 
 pub use access_log::{AccessLog, LogSampling};
 pub use assertion::{Assertion, AssertionBinding};
-pub use cases::{Case, CaseAnswer, Cases, Difference, REDACTED};
+pub use cases::{Case, CaseAnswer, Cases, Difference, NotRewritten, REDACTED};
 pub use certificate::{CertificateName, CertificateRule, NamePattern};
 pub use database::{Database, Login, PoolSettings};
 pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Related, Severity};

@@ -16,8 +16,8 @@ const MAX_VERSIONS: usize = 8;
 /// Python runtimes fit, or thousands of small plugins.
 const MAX_BYTES: usize = 64 << 20;
 
-/// Bytes that one file may have: a whole Python takes a fifth of it.
-const MAX_FILE_BYTES: u64 = 100 << 20;
+/// Bytes that one file of a plugin may have: a whole Python takes a fifth of it.
+pub const MAX_PLUGIN_BYTES: u64 = 100 << 20;
 
 /// A plugin's file, read.
 pub(super) struct PluginFile {
@@ -38,7 +38,7 @@ impl PluginFile {
     #[expect(clippy::disallowed_methods, reason = "a file's read cannot be cancelled, and ends")]
     pub(super) async fn read(path: &Path) -> Result<Self, String> {
         let aside = path.to_owned();
-        let read = tokio::task::spawn_blocking(move || read_file(&aside, MAX_FILE_BYTES)).await;
+        let read = tokio::task::spawn_blocking(move || read_file(&aside, MAX_PLUGIN_BYTES)).await;
         let bytes = read.expect("reading a file does not panic");
         bytes.map(Self::new).map_err(|error| format!("cannot be read from `{}`: {error}", path.display()))
     }

@@ -128,6 +128,9 @@ async fn a_plugin_is_checked_as_a_policy_has_it() {
     };
     let report = checked(legacy_keys(), settings("keys")).await;
     assert!(report.problems[0].contains("keyz"), "{report:?}");
+    let endless =
+        CheckArgs { file: "/dev/zero".into(), settings: settings("keys"), format: OutputFormat::Human };
+    assert_eq!(check(&endless).await.unwrap_err(), "/dev/zero: it is no regular file");
     let args = CheckArgs { file: legacy_keys(), settings: settings("kees"), format: OutputFormat::Human };
     let error = check(&args).await.unwrap_err();
     assert!(error.contains("`kees`") && error.contains("`keys`"), "{error}");

@@ -229,6 +229,9 @@ async fn a_running_process_logs_more_for_a_while() {
     let log = |query: &str| format!("http://{admin}/log{query}");
     let (status, page) = ask(Method::PUT, log("?filter=innkeeper%3Dloud")).await;
     assert_eq!(status, 400, "{page}");
+    let (status, page) = ask(Method::PUT, log("?filter=info,debgu")).await;
+    assert_eq!(status, 400, "{page}");
+    assert!(page.contains("`debgu` is no log filter: did you mean `debug`?"), "{page}");
     assert_eq!(ask(Method::PUT, log("?filter=debug&for=2d")).await.0, 400);
     assert_eq!(ask(Method::PUT, log("")).await.0, 400);
     // Refusals of a client's mistake are logged at `debug`.

@@ -28,6 +28,7 @@ impl Desk {
             file: plugin,
             cases: cases.map(|(index, text)| self.file(&format!("cases-{index}.yaml"), text)).collect(),
             settings: SettingsArgs::default(),
+            bless: false,
             format: OutputFormat::Human,
         }
     }
@@ -223,4 +224,79 @@ cases:
     insta::assert_snapshot!(desk.portable(&error));
     let missing = TestArgs { cases: vec![desk.0.path().join("gone.yaml")], ..args };
     assert!(test(&missing).await.unwrap_err().contains("there is no such file"));
+}
+
+#[tokio::test]
+async fn blessed_expectations_are_what_the_plugin_decides_and_nothing_else_changes() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let desk = Desk::new();
+    let before = "\
+# Which key is whose.
+config: { keys: { k-1: acme, k-2: globex } }   # not the real ones
+cases:
+  - name: moved away
+    request: { headers: { x-api-key: k-1 } }
+    expect: { tenant: initech }   # since spring
+  - name: with a reason
+    request: { headers: { x-api-key: k-2 } }
+    expect:
+      tenant: acme
+      reason: habit
+  - { name: gone, request: { headers: { x-api-key: k-3 } }, expect: { deny: { status: 403 } } }
+  - name: as it is
+    request: { headers: { x-api-key: k-1 } }
+    expect: { tenant: 'acme' }
+";
+    let wanted = before
+        .replace("{ tenant: initech }", "{ tenant: acme }")
+        .replace("      tenant: acme\n      reason: habit", "      tenant: globex\n      reason: \"api key\"")
+        .replace("{ deny: { status: 403 } }", "{ next: true }");
+    let args = TestArgs { bless: true, ..desk.args(legacy_keys(), &[before]) };
+    let link = desk.0.path().join("link.yaml");
+    std::os::unix::fs::symlink(&args.cases[0], &link).unwrap();
+    std::fs::set_permissions(&link, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let tested = test(&TestArgs { cases: vec![link], ..args.clone() }).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&args.cases[0]).unwrap(), wanted);
+    assert_eq!(std::fs::metadata(&args.cases[0]).unwrap().permissions().mode() & 0o777, 0o640);
+    assert!(tested.is_ok());
+    let text = tested.render(OutputFormat::Human);
+    assert!(
+        text.starts_with("BLESSED moved away (") && text.contains("expected `initech`, got `acme`"),
+        "{text}"
+    );
+    assert!(text.ends_with("4 cases, 3 expectations rewritten\n"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&tested.render(OutputFormat::Json)).unwrap();
+    assert_eq!((&json["cases"][0]["blessed"], &json["cases"][3]["blessed"]), (&true.into(), &false.into()));
+    // What holds is not touched.
+    let tested = test(&args).await.unwrap();
+    assert!(tested.render(OutputFormat::Human).ends_with("4 cases, all as expected\n"));
+    assert_eq!(std::fs::read_to_string(&args.cases[0]).unwrap(), wanted);
+}
+
+#[tokio::test]
+async fn where_one_file_cannot_be_blessed_none_is() {
+    let desk = Desk::new();
+    let good = "cases: [ { name: a, expect: { tenant: acme } } ]";
+    let shared = "cases: [ { name: a, expect: &x { tenant: acme } }, { name: b, expect: *x } ]";
+    for (bad, why) in [("cases: [ { name: a, expect: {} } ]", "cannot be used"), (shared, "an anchor")] {
+        let args = TestArgs { bless: true, ..desk.args(legacy_keys(), &[good, bad]) };
+        let error = test(&args).await.unwrap_err();
+        assert!(error.contains(why), "{error}");
+        for (path, before) in args.cases.iter().zip([good, bad]) {
+            assert_eq!(std::fs::read_to_string(path).unwrap(), before);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_look_up_without_an_answer_is_not_blessed() {
+    let desk = Desk::new();
+    let asks = desk.file("asks.wasm", guest("asks-directory"));
+    let unanswered = "cases: [ { name: not said, expect: { next: true } } ]";
+    let args = TestArgs { bless: true, ..desk.args(asks, &[unanswered]) };
+    let tested = test(&args).await.unwrap();
+    assert!(!tested.is_ok());
+    assert!(tested.render(OutputFormat::Human).contains("FAILED not said"), "nobody knows what it decides");
+    assert_eq!(std::fs::read_to_string(&args.cases[0]).unwrap(), unanswered);
 }

@@ -299,6 +299,7 @@ async fn replay(stage: &Stage, cases: &str, component: PathBuf) -> Tested {
             policy: Some(stage.gateway.path_of("policy.yaml")),
             plugin: Some("p".into()),
         },
+        bless: false,
         format: OutputFormat::Human,
     };
     test(&args).await.unwrap_or_else(|error| panic!("{error}\n{cases}"))

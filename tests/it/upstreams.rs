@@ -253,11 +253,14 @@ async fn a_host_is_looked_up_again_and_the_last_good_answer_is_kept() {
         endpoints.iter().map(|endpoint| endpoint.endpoint.to_string()).collect()
     };
     let named = |ip: &str| format!("app.test:{} ({ip})", alive.address.port());
+    let failure = || scene.upstream.status().last_failure.map(|failure| failure.reason.to_string());
 
     scene.upstream.start();
+    until(|| failure().as_deref() == Some("no such host")).await;
     answers.set(&["127.0.0.1"]);
     assert_eq!(scene.ask(GET).await.status, 200);
     assert_eq!(labels(), [named("127.0.0.1")]);
+    assert_eq!(failure(), None, "it was found since");
     answers.set(&["127.0.0.1", "127.0.0.9"]);
     until(|| labels() == [named("127.0.0.1"), named("127.0.0.9")]).await;
     // Nobody listens at the new address: requests pass it over.
@@ -529,4 +532,24 @@ async fn a_reload_keeps_connections_and_the_operator_sees_how_endpoints_fare() {
     ] {
         assert!(metrics.lines().any(|one| one == line), "{line} is not in {metrics}");
     }
+}
+
+#[tokio::test]
+async fn the_admin_listener_tells_why_an_upstream_has_no_endpoints() {
+    let policy = "version: 1\nupstreams: { app: { endpoints: [ 'http://nowhere.invalid' ] } }\n\
+                  routes: [ { name: all, tenant: none, forward: app } ]\n";
+    let gateway = Harness::new().policy(policy).start().await;
+    let app = loop {
+        let shown = gateway.admin("/upstreams").send().await.json();
+        let app = shown["upstreams"][0].clone();
+        if !app["last_failure"].is_null() {
+            break app;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(app["endpoints"], serde_json::json!([]));
+    assert_eq!(app["last_failure"]["host"], "nowhere.invalid");
+    let reason = app["last_failure"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("the host cannot be looked up: ") && reason.len() > 32, "{reason}");
+    assert!(app["last_failure"]["at"].as_str().unwrap().ends_with('Z'));
 }

@@ -10,13 +10,15 @@ mod settings;
 pub mod sign;
 pub mod test;
 
-use std::io::Write as _;
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 pub use self::language::Language;
 pub use self::settings::SettingsArgs;
 use super::{fail, print};
+use crate::snapshot::MAX_PLUGIN_BYTES;
+use crate::surroundings::{read_file, too_large};
 
 /// Begin, build, check, test and sign plugins.
 #[derive(Debug, clap::Args)]
@@ -71,15 +73,32 @@ fn ended(result: Result<(), impl std::fmt::Display>) -> ExitCode {
     }
 }
 
+/// Reads a component, as large as a gateway takes one.
+fn read_component(path: &Path) -> io::Result<Vec<u8>> {
+    read_file(path, MAX_PLUGIN_BYTES)
+}
+
+/// Reads a text of at most so many bytes. It may come through a pipe, as a shell makes one of `<(…)`: that is how
+/// secrets are handed over.
+fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(most + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > most { Err(too_large(most)) } else { Ok(text) }
+}
+
 /// Writes a whole file or nothing: a running gateway may watch it, and must never see half of it.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(bytes)?;
-    let kept = file.persist(path)?;
-    // A temporary file is private; a plugin is for whoever runs the gateway.
+    // A temporary file is private; a plugin is for whoever runs the gateway, and what was there before for
+    // whom it was.
     #[cfg(unix)]
-    kept.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    drop(kept);
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(path).map_or(0o644, |before| before.permissions().mode() & 0o777);
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+    }
+    file.persist(path)?;
     Ok(())
 }

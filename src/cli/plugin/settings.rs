@@ -8,6 +8,9 @@ use crate::plugin::HostSettings;
 use crate::policy::{Plugin, Policy};
 use crate::surroundings::ProcessSurroundings;
 
+/// A policy, whose part a configuration is, has at most as many.
+const MAX_CONFIG_BYTES: u64 = 8 << 20;
+
 /// Where a command takes a plugin's settings from.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct SettingsArgs {
@@ -62,7 +65,9 @@ fn from_policy(path: &Path, name: &str) -> Result<Plugin, String> {
 
 fn parse_config(text: &str) -> Result<Value, String> {
     let json = match text.strip_prefix('@') {
-        Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?,
+        Some(path) => {
+            super::read_text(path.as_ref(), MAX_CONFIG_BYTES).map_err(|error| format!("{path}: {error}"))?
+        }
         None => text.to_owned(),
     };
     serde_json::from_str(&json).map_err(|error| format!("it is not JSON: {error}"))

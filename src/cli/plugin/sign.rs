@@ -11,6 +11,9 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes};
 use ed25519_dalek::{SECRET_KEY_LENGTH, Signer as _, SigningKey};
 
+/// A key's text takes a hundred bytes, and openssl may write what it is above it.
+const MAX_KEY_BYTES: u64 = 64 << 10;
+
 /// Makes a key pair.
 #[derive(Debug, Clone, clap::Args)]
 pub struct KeygenArgs {
@@ -98,7 +101,7 @@ pub struct Signed {
 /// When a file cannot be read or written, or the key is no key.
 pub fn sign(args: &SignArgs) -> Result<Signed, SignError> {
     let key = read_key(&args.key)?;
-    let bytes = std::fs::read(&args.file).map_err(|source| file(&args.file, source))?;
+    let bytes = super::read_component(&args.file).map_err(|source| file(&args.file, source))?;
     let path = args.output.clone().unwrap_or_else(|| {
         let mut path = args.file.clone().into_os_string();
         path.push(".sig");
@@ -110,7 +113,7 @@ pub fn sign(args: &SignArgs) -> Result<Signed, SignError> {
 }
 
 fn read_key(path: &Path) -> Result<SigningKey, SignError> {
-    let pem = std::fs::read_to_string(path).map_err(|source| file(path, source))?;
+    let pem = super::read_text(path, MAX_KEY_BYTES).map_err(|source| file(path, source))?;
     SigningKey::from_pkcs8_pem(&pem)
         .map_err(|why| SignError::NotAKey { path: path.into(), why: why.to_string() })
 }
@@ -167,6 +170,35 @@ mod tests {
         std::fs::write(&path, pem).unwrap();
         let public = public_half(&read_key(&path).unwrap());
         assert_eq!(public, "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=");
+    }
+
+    #[test]
+    fn what_does_not_end_is_neither_signed_nor_a_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, endless) = (dir.path().join("key.pem"), PathBuf::from("/dev/zero"));
+        keygen(&KeygenArgs { output: key.clone() }).unwrap();
+        let output = Some(dir.path().join("sig"));
+        let args = SignArgs { file: endless.clone(), key: key.clone(), output: output.clone() };
+        let error = sign(&args).unwrap_err().to_string();
+        assert_eq!(error, "/dev/zero: it is no regular file");
+        let error = sign(&SignArgs { file: key, key: endless, output }).unwrap_err().to_string();
+        assert_eq!(error, "/dev/zero: it is larger than 64 KiB");
+        assert!(!dir.path().join("sig").exists());
+    }
+
+    #[test]
+    fn a_key_may_come_through_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, pipe) = (dir.path().join("key.pem"), dir.path().join("pipe"));
+        let public = keygen(&KeygenArgs { output: key.clone() }).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let pem = std::fs::read(key).unwrap();
+        let writer = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::write(pipe, pem).unwrap()
+        });
+        assert_eq!(public_half(&read_key(&pipe).unwrap()), public);
+        writer.join().unwrap();
     }
 
     #[test]

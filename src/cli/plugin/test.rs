@@ -1,7 +1,8 @@
 //! `innkeeper plugin test`: runs cases against a plugin, and shows what it decides differently.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,10 @@ pub struct TestArgs {
     /// How it is run; a configuration given here stands in place of the one in the cases
     #[command(flatten)]
     pub settings: SettingsArgs,
+    /// Rewrite the expectations that do not hold to what the plugin decides now, and show what changed;
+    /// all else in the files stays, but for comments within an expectation that is rewritten
+    #[arg(long)]
+    pub bless: bool,
     /// How the result is shown
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: OutputFormat,
@@ -42,17 +47,33 @@ pub struct TestArgs {
 pub struct Tested {
     file: PathBuf,
     version: Arc<str>,
-    cases: Vec<(PathBuf, Case, Replayed)>,
+    cases: Vec<Ran>,
+}
+
+/// What came of one case.
+#[derive(Debug)]
+struct Ran {
+    file: PathBuf,
+    case: Case,
+    replayed: Replayed,
+    /// Whether its expectation was rewritten.
+    blessed: bool,
+}
+
+impl Ran {
+    fn failed(&self) -> bool {
+        !self.replayed.agrees() && !self.blessed
+    }
 }
 
 impl Tested {
-    /// Whether the plugin decided every case as expected.
+    /// Whether the plugin decided every case as expected, or as is expected from now on.
     pub fn is_ok(&self) -> bool {
         self.failed() == 0
     }
 
     fn failed(&self) -> usize {
-        self.cases.iter().filter(|(_, _, replayed)| !replayed.agrees()).count()
+        self.cases.iter().filter(|ran| ran.failed()).count()
     }
 
     /// The result as text that ends with a line break.
@@ -65,30 +86,40 @@ impl Tested {
 
     fn to_text(&self) -> String {
         let mut text = String::new();
-        for (file, case, replayed) in self.cases.iter().filter(|(_, _, replayed)| !replayed.agrees()) {
-            let line = case.at.as_ref().map_or(1, |at| at.line);
-            let _ = writeln!(text, "FAILED {} ({}:{line})", case.name, file.display());
-            describe(replayed, &mut text);
+        for ran in self.cases.iter().filter(|ran| !ran.replayed.agrees()) {
+            let verdict = if ran.blessed { "BLESSED" } else { "FAILED" };
+            let line = ran.case.at.as_ref().map_or(1, |at| at.line);
+            let _ = writeln!(text, "{verdict} {} ({}:{line})", ran.case.name, ran.file.display());
+            describe(&ran.replayed, &mut text);
             text.push('\n');
         }
         let version = self.version.get(..12).unwrap_or(&self.version);
-        let _ = write!(text, "{} (version {version}): ", self.file.display());
-        let (all, failed) = (self.cases.len(), self.failed());
+        let all = self.cases.len();
         let cases = if all == 1 { "case" } else { "cases" };
-        let _ = match failed {
-            0 => writeln!(text, "{all} {cases}, all as expected"),
-            _ => writeln!(text, "{all} {cases}, {failed} not as expected"),
+        let _ = write!(text, "{} (version {version}): {all} {cases}", self.file.display());
+        match self.cases.iter().filter(|ran| ran.blessed).count() {
+            0 => {}
+            1 => text.push_str(", 1 expectation rewritten"),
+            more => {
+                let _ = write!(text, ", {more} expectations rewritten");
+            }
+        }
+        let _ = match self.failed() {
+            0 if self.cases.iter().any(|ran| ran.blessed) => writeln!(text),
+            0 => writeln!(text, ", all as expected"),
+            failed => writeln!(text, ", {failed} not as expected"),
         };
         text
     }
 
     fn to_json(&self) -> Value {
-        let cases = self.cases.iter().map(|(file, case, replayed)| {
+        let cases = self.cases.iter().map(|Ran { file, case, replayed, blessed }| {
             json!({
                 "file": file.display().to_string(),
                 "line": case.at.as_ref().map(|at| at.line),
                 "name": case.name,
                 "ok": replayed.agrees(),
+                "blessed": blessed,
                 "expected": case.expected.to_json(),
                 "got": replayed.answer.to_json(),
                 "differences": replayed.differences,
@@ -117,41 +148,70 @@ pub async fn run(args: &TestArgs) -> ExitCode {
     }
 }
 
-/// Runs every case of every file.
+/// Runs every case of every file, and rewrites expectations where that was asked for.
 ///
 /// # Errors
 /// What keeps the cases from being run: a file that cannot be read, or a plugin that cannot be
-/// loaded.
+/// loaded; or their expectations from being rewritten.
 pub async fn test(args: &TestArgs) -> Result<Tested, String> {
     let files = read_cases(&args.cases)?;
-    let wasm = std::fs::read(&args.file).map_err(|error| format!("{}: {error}", args.file.display()))?;
+    let wasm =
+        super::read_component(&args.file).map_err(|error| format!("{}: {error}", args.file.display()))?;
     let host = PluginHost::new(HostSettings::default()).map_err(|error| error.to_string())?;
     let settings = settings(args)?;
     if wasm.len() > LARGE_BYTES {
         progress(format_args!("compiling {} ({} MiB)", args.file.display(), wasm.len() >> 20));
     }
     let mut tested = Tested { file: args.file.clone(), version: "".into(), cases: Vec::new() };
-    for (path, cases) in files {
+    let mut rewritten = Vec::new();
+    for Written { path, text, cases } in files {
         let plugin = load(&host, args, &settings, &cases, &wasm).await?;
         tested.version = Arc::clone(plugin.version());
-        for case in cases.cases {
-            let replayed = plugin.replay(&case).await;
-            tested.cases.push((path.clone(), case, replayed));
+        let mut blessed = BTreeMap::new();
+        for case in &cases.cases {
+            let replayed = plugin.replay(case).await;
+            // What it decides on a look-up that has no answer is no decision.
+            let bless = args.bless && !replayed.agrees() && replayed.unanswered.is_none();
+            if bless {
+                blessed.insert(case.name.as_str(), replayed.expectation(case));
+            }
+            tested.cases.push(Ran { file: path.clone(), case: case.clone(), replayed, blessed: bless });
         }
+        if !blessed.is_empty() {
+            let text =
+                cases.rewrite(&text, &blessed).map_err(|error| format!("{}: {error}", path.display()))?;
+            rewritten.push((path, text));
+        }
+    }
+    // Only now: where one file cannot be rewritten, or the plugin not be run, none is touched.
+    for (path, text) in rewritten {
+        write(&path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(tested)
 }
 
-fn read_cases(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Cases)>, String> {
+/// A file of cases, and what it says.
+struct Written {
+    path: PathBuf,
+    text: String,
+    cases: Cases,
+}
+
+fn read_cases(paths: &[PathBuf]) -> Result<Vec<Written>, String> {
     let mut read = Vec::with_capacity(paths.len());
     let mut findings = Diagnostics::default();
     for path in paths {
         match Cases::parse(path, &ProcessSurroundings) {
-            Ok(cases) => read.push((path.clone(), cases)),
+            Ok((text, cases)) => read.push(Written { path: path.clone(), text, cases }),
             Err(diagnostics) => findings.extend(diagnostics),
         }
     }
     if findings.is_empty() { Ok(read) } else { Err(format!("the cases cannot be used\n{findings}")) }
+}
+
+/// Where the file is a link, what it leads to is rewritten.
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    super::replace(&std::fs::canonicalize(path)?, text.as_bytes())
 }
 
 fn settings(args: &TestArgs) -> Result<Plugin, String> {

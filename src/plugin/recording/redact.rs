@@ -40,7 +40,8 @@ impl Keep {
         self.0.contains(&name.to_ascii_lowercase())
     }
 
-    fn hides(&self, name: &str, value: &str) -> bool {
+    /// Whether the value is left out.
+    pub(in crate::plugin) fn hides(&self, name: &str, value: &str) -> bool {
         let name = name.to_ascii_lowercase();
         let start = value.get(..8).unwrap_or(value).to_ascii_lowercase();
         let secret = SECRET_NAMES.iter().any(|part| name.contains(part))

@@ -3,6 +3,7 @@
 mod compare;
 mod document;
 mod resolve;
+mod rewrite;
 mod write;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::decision::{Decision, Placement, RequestHead};
 use crate::tenant::{TenantId, TenantSchema};
 
 pub use compare::Difference;
+pub use rewrite::NotRewritten;
 
 /// What stands where a recording left a secret out. As the value of an expected header it matches
 /// any value.
@@ -77,23 +79,31 @@ pub enum CaseAnswer {
 }
 
 impl Cases {
-    /// Reads the file at `path`. Variables of the environment are not replaced in it: what was
+    /// Reads the file at `path`: its text, and the cases. Variables of the environment are not replaced in it: what was
     /// recorded means itself.
     ///
     /// # Errors
     /// Every mistake that was found.
-    pub fn parse(path: &Path, surroundings: &dyn Surroundings) -> Result<Self, Diagnostics> {
-        let mut sources = Sources::default();
-        let mut report = Report::default();
-        let cases = match surroundings.read(path) {
-            Ok(text) => read(path, &text, &mut sources, &mut report),
+    pub fn parse(path: &Path, surroundings: &dyn Surroundings) -> Result<(String, Self), Diagnostics> {
+        match surroundings.read(path) {
+            Ok(text) => Self::read(path, &text).map(|cases| (text, cases)),
             Err(error) => {
+                let (mut sources, mut report) = (Sources::default(), Report::default());
                 let file = sources.add(path, "".into());
                 let what = format!("cannot read `{}`: {}", path.display(), load::reason(&error));
                 report.error(Place::start_of(file), what);
-                None
+                Err(report.finish(&sources))
             }
-        };
+        }
+    }
+
+    /// Reads `text`, the content of the file at `path`.
+    ///
+    /// # Errors
+    /// Every mistake that was found.
+    pub fn read(path: &Path, text: &str) -> Result<Self, Diagnostics> {
+        let (mut sources, mut report) = (Sources::default(), Report::default());
+        let cases = read(path, text, &mut sources, &mut report);
         let diagnostics = report.finish(&sources);
         match cases {
             Some(cases) if !diagnostics.has_errors() => Ok(cases),

@@ -1,4 +1,4 @@
-//! Cases as text that people read and [`Cases::parse`] reads back.
+//! Cases as text that people read and [`Cases::read`] reads back.
 
 use std::fmt::{self, Write as _};
 
@@ -141,7 +141,7 @@ impl CaseAnswer {
 }
 
 /// A value on one line, as YAML.
-fn flow(value: &Value) -> String {
+pub(super) fn flow(value: &Value) -> String {
     match value {
         Value::String(string) => text(string),
         Value::Array(items) if items.is_empty() => "[]".into(),
@@ -184,7 +184,6 @@ fn text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::Arc;
 
     use http::HeaderName;
@@ -192,20 +191,7 @@ mod tests {
 
     use super::*;
     use crate::decision::Placement;
-    use crate::policy::Surroundings;
     use crate::tenant::{TenantId, TenantSchema};
-
-    struct OneFile(String);
-
-    impl Surroundings for OneFile {
-        fn read(&self, _: &Path) -> std::io::Result<String> {
-            Ok(self.0.clone())
-        }
-
-        fn variable(&self, name: &str) -> Option<String> {
-            panic!("cases ask for no variable, but for {name}")
-        }
-    }
 
     fn headers() -> impl Strategy<Value = Vec<(HeaderName, HeaderValue)>> {
         let name = "[a-z][a-z0-9-]{0,8}".prop_map(|name| name.parse::<HeaderName>().unwrap());
@@ -280,7 +266,7 @@ mod tests {
             let config = Some(serde_json::json!({ "keys": { "k 1": [1, "1", null, true, "true"] } }));
             let written = Cases { plugin: Some("no".into()), config, kv, cases: vec![case] };
             let text = written.to_string();
-            let read = Cases::parse("cases.yaml".as_ref(), &OneFile(text.clone()))
+            let read = Cases::read("cases.yaml".as_ref(), &text)
                 .unwrap_or_else(|error| panic!("{text}\n{error}"));
             prop_assert_eq!((&read.plugin, &read.config, &read.kv), (&written.plugin, &written.config, &written.kv));
             let (read, written) = (&read.cases[0], &written.cases[0]);
@@ -288,6 +274,15 @@ mod tests {
             prop_assert_eq!(&read.request, &written.request, "{}", text);
             prop_assert_eq!(&read.directory, &written.directory);
             prop_assert!(written.expected.differences(&read.expected).is_empty(), "{}", text);
+        }
+
+        #[test]
+        fn any_answer_takes_the_place_of_any_other(case in cases(), answer in answers()) {
+            let cases = Cases { cases: vec![case.clone()], ..Cases::default() };
+            let other = Case { expected: answer.clone(), ..case };
+            let wanted = Cases { cases: vec![other], ..Cases::default() }.to_string();
+            let expected = [(cases.cases[0].name.as_str(), answer)].into();
+            prop_assert_eq!(cases.rewrite(&cases.to_string(), &expected), Ok(wanted));
         }
     }
 }

@@ -53,7 +53,8 @@ pub async fn run(args: &CheckArgs) -> ExitCode {
 /// # Errors
 /// What keeps it from being looked at: the file or the policy cannot be read.
 pub async fn check(args: &CheckArgs) -> Result<Report, String> {
-    let wasm = std::fs::read(&args.file).map_err(|error| format!("{}: {error}", args.file.display()))?;
+    let wasm =
+        super::read_component(&args.file).map_err(|error| format!("{}: {error}", args.file.display()))?;
     let settings = args.settings.settings(&args.file)?;
     let host = PluginHost::new(HostSettings::default()).map_err(|error| error.to_string())?;
     let mut report = Report {

@@ -10,9 +10,9 @@ use innkeeper::directory::Directory;
 use innkeeper::policy::{DefaultLimits, DirectorySource, Policy, WrittenLimits};
 use innkeeper::surroundings::ProcessSurroundings;
 use innkeeper::telemetry::{Metrics, ReasonLabel};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::backend::Backend;
@@ -195,21 +195,27 @@ async fn nobody_waits_longer_than_the_policy_says() {
 
 #[tokio::test]
 async fn a_place_is_given_back_however_its_request_ends() {
-    let upstream = RawUpstream::start(|mut exchange| async move {
-        while let Some(head) = exchange.request().await {
-            if head.contains("/breaks-off") {
-                return;
+    let (arriving, mut arrived) = mpsc::unbounded_channel();
+    let upstream = RawUpstream::start(move |mut exchange| {
+        let arriving = arriving.clone();
+        async move {
+            while let Some(head) = exchange.request().await {
+                if head.contains("/breaks-off") {
+                    return;
+                }
+                if head.contains("/never-ends") {
+                    arriving.send(()).unwrap();
+                    exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun").await;
+                    exchange.closed().await;
+                    return;
+                }
+                if head.contains("/says-nothing") {
+                    arriving.send(()).unwrap();
+                    exchange.closed().await;
+                    return;
+                }
+                exchange.send(OK).await;
             }
-            if head.contains("/never-ends") {
-                exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun").await;
-                exchange.closed().await;
-                return;
-            }
-            if head.contains("/says-nothing") {
-                exchange.closed().await;
-                return;
-            }
-            exchange.send(OK).await;
         }
     })
     .await;
@@ -226,13 +232,25 @@ async fn a_place_is_given_back_however_its_request_ends() {
     assert_eq!(broken.status(), 502);
     assert_eq!(gateway.get("/").tenant("acme").send().await.status(), 200);
     for path in ["/never-ends", "/says-nothing"] {
-        let mut client = TcpStream::connect(gateway.address()).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Tenant-ID: acme\r\n\r\n");
-        client.write_all(request.as_bytes()).await.unwrap();
+        let client = loop {
+            let mut client = TcpStream::connect(gateway.address()).await.unwrap();
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut status = [0; 12];
+            tokio::select! {
+                biased;
+                _ = arrived.recv() => break client,
+                read = client.read_exact(&mut status) => { read.unwrap(); }
+            }
+            // The request before may hold the place for a moment longer than its response takes.
+            if status != *b"HTTP/1.1 503" {
+                arrived.recv().await.unwrap();
+                break client;
+            }
+        };
         // As long as the response has not ended, its place is taken.
-        let is_taken = async || gateway.get("/").tenant("acme").send().await.status() == 503;
-        while !is_taken().await {}
-        assert!(is_taken().await, "{path}");
+        let answer = gateway.get("/").tenant("acme").send().await;
+        assert_eq!(answer.status(), 503, "{path}");
         drop(client);
         is_free().await;
     }

@@ -128,7 +128,7 @@ async fn torture(isolation: &str, tenants: usize) {
     let fixture = TenantFixture::create(&postgres, tenants).await;
     fixture.list_in_table(&postgres).await;
     let backend = Backend::start().await;
-    let gateway = Harness::new().policy(&policy(&postgres, &backend, isolation, 0)).start().await;
+    let gateway = Harness::new().workers(2).policy(&policy(&postgres, &backend, isolation, 0)).start().await;
     let torture = Arc::new(Torture { fixture, gateway, toll: Toll::default() });
     let clients = (0..CLIENTS).map(|seed| Arc::clone(&torture).client(seed)).collect();
     let reloads = async {

@@ -163,7 +163,7 @@ async fn torture(isolation: &str) {
     let postgres = Arc::new(alone(&server).await);
     let fixture = TenantFixture::create(&postgres, TENANTS_THAT_LOG_IN).await;
     fixture.list_in_table(&postgres).await;
-    let gateway = Harness::new().policy(&policy(&postgres, isolation, 0)).start().await;
+    let gateway = Harness::new().workers(2).policy(&policy(&postgres, isolation, 0)).start().await;
     let hostile = HOSTILE
         .split("=== ")
         .skip(1)

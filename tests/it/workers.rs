@@ -13,10 +13,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::support::gateway::{Harness, TestGateway, WORKERS};
+use super::support::gateway::{Harness, TestGateway};
 use super::support::raw_client::RawClient;
 use super::support::raw_upstream::RawUpstream;
 
+const WORKERS: usize = 2;
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -27,7 +28,7 @@ upstreams: {{ app: {{ endpoints: [ 'http://{upstream}' ]{settings} }} }}
 routes: [ {{ name: app, tenant: none, forward: app }} ]
 "
     );
-    Harness::new().policy(&policy).start().await
+    Harness::new().workers(WORKERS).policy(&policy).start().await
 }
 
 /// Three clients a worker, each of which asks four times, one after the other.

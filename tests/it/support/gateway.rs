@@ -20,13 +20,11 @@ use serde_json::Value;
 /// Longer than anything takes; only a hang reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Two, so that what requests share is shared between threads.
-pub const WORKERS: usize = 2;
-
 /// Files that a sidecar is started on.
 pub struct Harness {
     directory: tempfile::TempDir,
     policy: PathBuf,
+    workers: usize,
 }
 
 impl Harness {
@@ -34,7 +32,13 @@ impl Harness {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let policy = directory.path().join("policy.yaml");
-        Self { directory, policy }
+        Self { directory, policy, workers: 0 }
+    }
+
+    /// Serves connections on so many threads of their own, and not on the test's: what one client does may
+    /// then overtake what another did before.
+    pub fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
     }
 
     /// Writes the policy.
@@ -70,7 +74,7 @@ impl Harness {
             listen,
             admin: Some(loopback.into()),
             cache: None,
-            workers: WORKERS,
+            workers: self.workers,
         };
         let sidecar = Sidecar::start(settings, AccessLog::new(LogFormat::Json, lines.clone())).await?;
         let client = Client::builder(TokioExecutor::new()).build_http();
